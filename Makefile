@@ -83,6 +83,7 @@ docs: .venv-docs/.installed
 
 reference: $(INSTALLED)
 	python -m docs.generate
+	python -m docs.badges
 
 env: .env
 

@@ -17,11 +17,12 @@ from whichlora.config.cli import guarded
 from whichlora.errors import (
     OptionError,
     check_choice,
-    check_folder,
-    check_name,
+    check_model_name,
+    check_output_folder,
     check_text,
     is_file,
     parse_number,
+    parse_unless,
     printable,
 )
 
@@ -137,7 +138,7 @@ def _analyze(texts: Mapping[str, str]) -> int:
 
 def _output_folder(text: str) -> Path:
     path = caller_folder() / text
-    check_folder("output", text, path)
+    check_output_folder("output", text, path)
     return path
 
 
@@ -170,14 +171,10 @@ def _claim_files(text: str) -> list[Path]:
 
 def _registered_name(text: str, experiment: str) -> str | None:
     """Return the name of the registered model; None if none is to be registered."""
-    if text == "none":
-        return None
-    check_name("register", text)
-    if ":" in text:
-        raise OptionError("register", text, "must not have a colon: MLflow's Model Registry allows none")
-    if experiment == "none":
+    name = parse_unless("none", check_model_name, "register", text)
+    if name is not None and experiment == "none":
         raise OptionError("register", text, "needs an experiment, whose runs have models")
-    return text
+    return name
 
 
 def _registered_language(text: str, register: str | None) -> str | None:

@@ -14,7 +14,7 @@ from mlflow.tracking import MlflowClient
 
 from analysis import evidence as evidences
 from analysis import plots, registry
-from analysis.claims.claims import PACKAGED
+from analysis.claims.claims import PACKAGED, load
 from analysis.evidence import Evidence
 from analysis.report import page
 from analysis.report.page import Report
@@ -107,6 +107,8 @@ def analyze(
     elif database_exists() and find_launch(connect()):
         mark_launch(connect())
     tracker = Tracker(client, next(iter(experiments)), mark_launch(client)) if client else None
+    for file in claims:
+        load(file)  # a malformed one ends the command before the statistics take their minutes
     with announced("Reading the runs.", logged=True):
         runs = pull(client, experiments, result_files.read(results))
     if register is not None:
@@ -188,7 +190,8 @@ def _counts(runs: Runs) -> str:
     design = runs.design
     kinds = {"failed": design.failed, "unfinished": design.unfinished, "lacking a required value": design.incomplete}
     counts = [f"{len(issues)} {kind}" for kind, issues in kinds.items() if issues]
-    return ", ".join(counts) or f"it has {len(runs.probes) + sum(design.others.values())} runs of other kinds"
+    others = len(runs.probes) + sum(design.others.values())
+    return ", ".join(counts) or (f"it has {others} runs of other kinds" if others else "it has no runs yet")
 
 
 def _log(

@@ -19,7 +19,7 @@ from whichlora.command_line import BOOLEANS, FILE, FOLDER, Command, exit_with
 from whichlora.config.cli import WORKERS, check_pack, guarded
 from whichlora.config.options import AUTO, CHOICES, GROUPS, RUN_OPTIONS, SCORED_BESIDE
 from whichlora.data.tasks import PROMPTED, PROMPTED_VALUES
-from whichlora.errors import OptionError, check_choice, check_name, parse_integer, parse_number
+from whichlora.errors import OptionError, check_choice, check_model_name, parse_integer, parse_number, parse_unless
 from whichlora.models.quiet import quiet
 from whichlora.parallel import distributed
 from whichlora.scheduling.engines import ENGINES, engine_of
@@ -158,11 +158,7 @@ def _compare(texts: Mapping[str, str]) -> int:
     seconds = device_seconds(texts["tune"], texts["device_price"], option="tune")
     check_pack(texts["pack"])
     rule = _rule(texts)
-    register = None if texts["register"] == NONE else texts["register"]
-    if register is not None:
-        check_name("register", register)
-        if ":" in register:
-            raise OptionError("register", register, "must not have a colon: MLflow's Model Registry allows none")
+    register = parse_unless(NONE, check_model_name, "register", texts["register"])
     _check_source(texts)
     with announced("Preparing the comparison: packages, items of the task and shape of the model.", logged=True):
         # pandas, torch, Optuna and MLflow take seconds to import, so options are checked first.

@@ -91,7 +91,12 @@ def _variants(text: str) -> list[str]:
         return [name for name, variant in CATALOGUE.items() if variant.trains]
     names = list(dict.fromkeys(name.strip() for name in text.split(",")))
     for name in names:
-        check_choice("variant", name, [*(n for n in variant_names() if get_variant(n).trains), "all"])
+        check_choice(
+            "variant",
+            name,
+            [*(n for n in variant_names() if get_variant(n).trains), "all"],
+            or_else="or none with a file",
+        )
     return names
 
 

@@ -15,7 +15,6 @@ from tuning.study_config import FRESH_SEEDS, ROLES, StudyConfig
 from whichlora.config.options import RunOptions
 from whichlora.config.plan import Plan
 from whichlora.config.resolve import resolve
-from whichlora.data.metric_names import metric_name
 from whichlora.run.pipeline import run
 from whichlora.run.pipeline import trial as run_trial
 from whichlora.scheduling.queue import Queue, connect
@@ -111,9 +110,7 @@ def score_finalists(study: Study, tracker: Tracker, *, stop: Callable[[], bool],
         metrics = run_trial(
             plan, leased_tracker, tags=_tags(study, seed), reports=reports, keep=lambda metrics: keep
         ).metrics
-        objective = study.config.objective
-        score = f"{metric_name(objective.metric)} {objective.values(metrics)[0]:.4f}"
-        print(f"{name} {origin}, fresh seed {seed}: {score}", flush=True)
+        print(f"{name} {origin}, fresh seed {seed}: {study.config.objective.score_text(metrics)}", flush=True)
 
     def missing() -> list[str]:
         cells = [

@@ -35,13 +35,13 @@ from tuning.study_config import ROLES, TUNING_SEED, StudyConfig
 from tuning.study_run import about, end_interrupted, study_run
 from tuning.study_status import PREFIX, RUNGS, STOPS
 from whichlora import termination
-from whichlora.data.metric_names import metric_name
 from whichlora.errors import LostLeaseError, NonFiniteError, PrunedError
 from whichlora.masking import masked
 from whichlora.parallel import lockstep
 from whichlora.run.pipeline import trial as run_trial
 from whichlora.scheduling.leases import Leases
 from whichlora.scheduling.storage import stored_trial
+from whichlora.text_tables import POINTS
 from whichlora.tracking.run_log import RunLog
 from whichlora.tracking.runs import Tracker
 from whichlora.training.fit import PruningReports
@@ -226,7 +226,7 @@ class Study:
             store_seconds()
             self._failures = 0
             items = "" if place is None else f" on {plan.spec.train_size} items"
-            self._print(trial, f"{metric_name(objective.metric)} {values[0]:.4f}{items} with {describe_point(point)}")
+            self._print(trial, f"{objective.score_text(result.metrics)}{items} with {describe_point(point)}")
             return values
         except LostLeaseError:
             raise
@@ -282,7 +282,7 @@ class Study:
                 trial.report(value, number)
             store_seconds()
             if number < self.config.reports and trial.should_prune():  # after the last report pruning saves nothing
-                raise PrunedError(f"after report {number} with F1 {value:.4f}")
+                raise PrunedError(f"after report {number} with F1 {POINTS.text(value)}")
 
         save_pruned = self.adapters.wanted(trial.number, None, 0)
         return PruningReports(roles=roles, times=self.config.reports, report=report, save_pruned=save_pruned)

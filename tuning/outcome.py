@@ -11,12 +11,12 @@ from tuning.optuna_study import Study
 from tuning.space import SEARCHED, describe_point
 from whichlora.config.cli import next_commands
 from whichlora.config.options import RUN_OPTIONS
-from whichlora.text_tables import table
+from whichlora.text_tables import POINTS, table
 
 _BEST_TRIALS = 5
 _OPTIONAL = (
     *("drop over learning rates", "pruned", "seconds, fresh seeds", "seconds, trials", "recommended arm, fresh seeds"),
-    *("best in the study", "trials"),
+    *("best in the study, points", "trials"),
 )
 
 
@@ -44,10 +44,10 @@ def _best_trials(study: Study, width: int | None) -> str:
     """Return the trials with the highest values."""
     frame = report.in_rung(report.trials_table(study), study.config.rungs.top)
     best = frame.sort_values("value", ascending=False, kind="stable").head(_BEST_TRIALS)
-    rows = [("trial", "state", "value", "seconds", "point")]
+    rows = [("trial", "state", "points", "seconds", "settings")]
     points = {trial.number: describe_point(trial.params) for trial in study.counted()}
     for number, state, value, seconds in best[["trial", "state", "value", "seconds"]].itertuples(index=False):
-        rows.append((str(number), str(state), f"{value:.3f}", f"{seconds or 0:.0f}", points[number]))
+        rows.append((str(number), str(state), POINTS.text(value), f"{seconds or 0:.0f}", points[number]))
     size = f" on all {study.config.train_size} items" if study.config.rungs.halving else ""
     return (
         f"Best of {len(frame)} trials{size} of {study.name}:\n{table(rows, width=width, optional=('state', 'seconds'))}"

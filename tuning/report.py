@@ -24,6 +24,7 @@ from tuning.study_config import FRESH_SEEDS, TUNING_SEED, StudyConfig
 from tuning.study_run import finished
 from whichlora.config.options import RUN_OPTIONS
 from whichlora.csv_text import to_csv
+from whichlora.text_tables import POINTS
 from whichlora.tracking.runs import Tracker
 
 _ARM_OPTIONS = (*SEARCHED, "layers", "quantization")
@@ -181,7 +182,7 @@ def arm_yaml(study: Study, best: Finalist) -> str:
 
 
 HEAD = (
-    *("variant", "trials", "pruned", "seconds, trials", "seconds, fresh seeds", "best in the study"),
+    *("variant", "trials", "pruned", "seconds, trials", "seconds, fresh seeds", "best in the study, points"),
     *("best, fresh seeds", "recommended arm, fresh seeds", "drop over learning rates", "best point"),
 )
 """Columns of the summary."""
@@ -206,10 +207,10 @@ def summary_row(study: Study, finalists: Sequence[Finalist]) -> tuple[str, ...]:
         str(int((table["state"] == "pruned").sum()) if len(table) else 0),
         f"{study.seconds():.0f}",
         f"{sum(f.seconds for f in finalists):.0f}",
-        _number(compared.loc[compared["state"] == "complete", "value"].max() if len(compared) else None),
-        _number(best.score if best else None),
-        _number(recommended.score if recommended else None),
-        _number(sensitivity(by_learning_rate(in_rung(table, 0)))),
+        _score(compared.loc[compared["state"] == "complete", "value"].max() if len(compared) else None),
+        _score(best.score if best else None),
+        _score(recommended.score if recommended else None),
+        _score(sensitivity(by_learning_rate(in_rung(table, 0)))),
         "-" if best is None else RECOMMENDED if best.recommended else describe_point(best.point),
     )
 
@@ -244,8 +245,9 @@ def _rung_notes(study: Study) -> list[str]:
     return lines
 
 
-def _number(value: float | None) -> str:
-    return "-" if value is None or not np.isfinite(value) else f"{value:.3f}"
+def _score(value: float | None) -> str:
+    """Return a score in points; a dash if there is none."""
+    return "-" if value is None or not np.isfinite(value) else POINTS.text(value)
 
 
 def _value(trial: FrozenTrial) -> float:
@@ -263,6 +265,7 @@ def _save_plots(study: Study, folder: Path) -> None:
 
     mpl.use("Agg")
     import matplotlib.pyplot as plt
+    from matplotlib.ticker import PercentFormatter
     from optuna.visualization.matplotlib import plot_optimization_history, plot_param_importances
 
     rungs = study.config.rungs
@@ -277,7 +280,9 @@ def _save_plots(study: Study, folder: Path) -> None:
         plots["importance.png"] = plot_param_importances, in_lowest
     for name, (draw, drawn) in plots.items():
         with mpl.rc_context():  # Optuna changes the style and does not restore it
-            draw(drawn, target=target, target_name="validation F1")
+            axes = draw(drawn, target=target, target_name="validation F1, points")
+            if name == "history.png":
+                axes.yaxis.set_major_formatter(PercentFormatter(xmax=1, symbol=""))
             plt.tight_layout()
             plt.savefig(folder / name, dpi=120)
             plt.close("all")

@@ -16,10 +16,12 @@ from whichlora.config.options import RunOptions
 from whichlora.config.plan import Plan
 from whichlora.config.resolve import resolve
 from whichlora.config.spec import canonical_digest
+from whichlora.data.metric_names import metric_name
 from whichlora.data.mixture import target_count, texts_digest, trained_count
 from whichlora.data.tasks import Task, get_task
 from whichlora.errors import OptionError, check_choice
 from whichlora.models.loading import ModelShape
+from whichlora.text_tables import POINTS
 from whichlora.variants import Variant
 
 TUNING_SEED = 9_000
@@ -60,6 +62,10 @@ class Objective:
         """Return the objective values, computed from a trial's metrics."""
         scores = [metrics[f"validation/{role}/{self.metric}"] for role in ROLES[self.f1]]
         return [sum(scores) / len(scores)] + ([] if self.cost is None else [metrics[COSTS[self.cost]]])
+
+    def score_text(self, metrics: Mapping[str, float]) -> str:
+        """Return the score of a trial for users, such as "F1 48.3"."""
+        return f"{metric_name(self.metric)} {POINTS.text(self.values(metrics)[0])}"
 
     def for_task(self, task: Task) -> Objective:
         """Return the objective for a task: of its headline metric and, without a source language, of `tl` alone.

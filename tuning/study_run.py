@@ -7,7 +7,7 @@ import contextlib
 import optuna
 
 from tuning.study_config import TUNING_SEED, StudyConfig
-from whichlora.run.description import SYNTHETIC
+from whichlora.run.description import SCALE, SYNTHETIC
 from whichlora.tracking.client import experiment_id
 from whichlora.tracking.markdown import code, escaped, paragraphs
 from whichlora.tracking.run_log import RunLog
@@ -76,4 +76,6 @@ def finished(about: str, summary: str, arm: str | None) -> str:
     best = "" if arm is None else "The best point, as an arm of an experiment's file:"
     rows = [line for line in summary.splitlines() if line.startswith("|")]
     notes = [f"- {escaped(line)}" for line in summary.splitlines() if not line.startswith("|")]
-    return paragraphs("\n".join(rows), "\n".join(notes), best, code(arm.splitlines(), "yaml") if arm else "", about)
+    return paragraphs(
+        "\n".join(rows), SCALE, "\n".join(notes), best, code(arm.splitlines(), "yaml") if arm else "", about
+    )

@@ -17,12 +17,15 @@ from tuning.space import describe_point
 from whichlora.errors import check_choice
 from whichlora.scheduling import storage
 from whichlora.scheduling.leases import Leases
+from whichlora.text_tables import POINTS
 from whichlora.tracking.sqlite import studies_state
 
 PREFIX = "tune/"
 """Prefix of the studies in the database, which also holds queues."""
 STOPS = "stopped"
 """User attribute of a study: how often it was stopped. Earlier versions stored the time at which it was."""
+_STATES = {TrialState.FAIL: "failed"}
+"""What states are called, other than by their names in Optuna."""
 RUNGS = "rungs"
 """User attribute of a study with rungs: their number."""
 
@@ -50,21 +53,22 @@ def status(database: RDBStorage) -> str:
     for name in names(database):
         study = optuna.load_study(study_name=PREFIX + name, storage=database)
         trials = study.get_trials(deepcopy=False)
-        states = ", ".join(
-            f"{n} {state.name.lower()}" for state in TrialState if (n := sum(t.state is state for t in trials))
-        )
+        counts = {state: sum(trial.state is state for trial in trials) for state in TrialState}
+        states = ", ".join(f"{n} {_STATES.get(state, state.name.lower())}" for state, n in counts.items() if n)
         lines.append(f"{name}: {states or 'no trials'}")
         rungs = Rungs(int(study.user_attrs.get(RUNGS, 1)))
         complete = in_rung(converged(trials), rungs.top)
         if rungs.halving:
             done = [trial for trial in trials if trial.state is TrialState.COMPLETE]
-            counts = " / ".join(str(len(in_rung(done, rung))) for rung in range(rungs.number))
-            lines.append(f"  complete by rung, from the fewest items to all: {counts}")
+            by_rung = " / ".join(str(len(in_rung(done, rung))) for rung in range(rungs.number))
+            lines.append(f"  complete by rung, from the fewest items to all: {by_rung}")
         if n_diverged := sum(map(diverged, trials)):
             lines.append(f"  {n_diverged} of the complete trials diverged")
         if complete and len(study.directions) == 1:
             best = max(complete, key=lambda trial: trial.values[0])
-            lines.append(f"  best: {best.value:.4f} in trial {best.number} ({describe_point(best.params)})")
+            lines.append(
+                f"  best: {POINTS.text(best.values[0])} points in trial {best.number} ({describe_point(best.params)})"
+            )
         elif complete:
             lines.append(f"  {len(study.best_trials)} trials on the Pareto front")
         age = _heartbeat_age(database, study._study_id)

@@ -29,7 +29,7 @@ from whichlora.config.options import (
     parse_options,
 )
 from whichlora.data.tasks import PROMPTED, PROMPTED_VALUES, get_task, task_class
-from whichlora.errors import OptionError, check_choice, parse_integer
+from whichlora.errors import OptionError, check_choice, parse_integer, parse_unless
 from whichlora.models.loading import locate, read_shape
 from whichlora.models.quiet import quiet
 from whichlora.parallel import distributed
@@ -238,7 +238,7 @@ def _seeds(text: str) -> list[int]:
 
 def _count(option: str, text: str) -> int | None:
     """Parse a count; return None for `auto`."""
-    return None if text == AUTO else parse_integer(option, text, 1, _COUNTS[option])
+    return parse_unless(AUTO, _number, option, text)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

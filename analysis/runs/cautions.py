@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
+from analysis.decimals import fixed
 from analysis.runs.methods import UNTRAINED, format_ranges
 
 _MOST = 3
@@ -56,11 +57,11 @@ def _english_of_one_adapter(used: pd.DataFrame) -> list[str]:
     values = known.groupby(["adapter", "test_en_digest"], sort=True)["test/en/f1"].agg(
         lambda v: sorted(set(v.dropna()))
     )
-    examples = [f"{' and '.join(f'{v:.4f}' for v in several)}" for several in values if len(several) > 1]
+    examples = [" and ".join(fixed(100 * v, 2) for v in several) for several in values if len(several) > 1]
     if not examples:
         return []
     what = "1 adapter has" if len(examples) == 1 else f"{len(examples)} adapters have"
-    return [f"{what} several English F1 scores on the same test items: {_few(examples)}."]
+    return [f"{what} several English F1 scores (points) on the same test items: {_few(examples)}."]
 
 
 def _spec_versions(used: pd.DataFrame) -> list[str]:

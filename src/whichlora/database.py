@@ -10,6 +10,8 @@ from collections.abc import Sequence
 
 from whichlora.command_line import Command, exit_with
 from whichlora.config.cli import guarded
+from whichlora.errors import printable
+from whichlora.masking import masked
 from whichlora.tracking.moved import warn_if_moved
 from whichlora.tracking.sqlite import database_file, tracking_state
 
@@ -28,7 +30,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _create() -> int:
-    file = database_file(os.environ.get("MLFLOW_TRACKING_URI") or "sqlite:///mlflow.db")
+    uri = os.environ.get("MLFLOW_TRACKING_URI") or "sqlite:///mlflow.db"
+    file = database_file(uri)
     if file is not None and tracking_state(file) == "complete":
         warn_if_moved(file)
     else:
@@ -36,6 +39,7 @@ def _create() -> int:
         from whichlora.tracking.client import connect, ensure_schema
 
         ensure_schema(connect())
+    print(printable(f"The tracking database is ready: {masked(uri)}"))
     return 0
 
 

@@ -6,13 +6,18 @@ import difflib
 import math
 import os
 import re
+import tempfile
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any, TypeVar
 
 from whichlora.masking import masked
 
+T = TypeVar("T")
 _NAME_BYTES = 200
+_HINT = " (did you mean"
+_WORD = re.compile(r"[\w-]+")
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 
 
@@ -22,6 +27,13 @@ class OptionError(ValueError):
     def __init__(self, option: str, value: object, allowed: str) -> None:
         self.option, self.value, self.allowed = option, value, allowed
         super().__init__(printable(masked(f"{option}={value}: {' '.join(str(allowed).splitlines())}")))
+
+    def naming(self, word: str) -> OptionError:
+        """Return the error with one more allowed value, such as `auto`, unless its message names that already."""
+        if word in _WORD.findall(self.allowed):
+            return self
+        allowed, hint, name = self.allowed.partition(_HINT)
+        return OptionError(self.option, self.value, f"{allowed}, or {word}{hint}{name}")
 
 
 class PlacedError(ValueError):
@@ -96,6 +108,23 @@ def check_choice(option: str, value: str, choices: Iterable[str], *, or_else: st
     )
 
 
+def parse_unless(word: str, parse: Callable[..., T], option: str, text: str, *limits: Any) -> T | None:
+    """Return None if an option is `word`, such as `auto`, and else what `parse` returns; its errors name the word.
+
+    Args:
+        parse: called with the option, the text and `limits`.
+
+    Raises:
+        OptionError: the text is neither.
+    """
+    if text == word:
+        return None
+    try:
+        return parse(option, text, *limits)
+    except OptionError as error:
+        raise (error.naming(word) if error.option == option else error) from error
+
+
 def parse_integer(option: str, text: str, low: int, high: int = 10**9) -> int:
     """Parse an option as an integer.
 
@@ -165,6 +194,21 @@ def check_folder(option: str, value: object, path: Path) -> None:
         raise OptionError(option, value, "must be a new or existing folder, but it or a parent is a file")
 
 
+def check_output_folder(option: str, value: object, path: Path) -> None:
+    """Check, before work is done for it, that this user can write to an absolute path as a folder, or create it.
+
+    Raises:
+        OptionError: it is not.
+    """
+    check_folder(option, value, path)
+    parent = next(parent for parent in (path, *path.parents) if parent.exists())
+    try:
+        tempfile.TemporaryFile(dir=parent).close()
+    except OSError as error:
+        problem = f"cannot be written to: no file can be created in {parent} ({error.strerror})"
+        raise OptionError(option, value, problem) from error
+
+
 def check_name(option: str, name: str, prefix: str = "") -> None:
     """Check the name of a new experiment, which becomes the name of a folder and a value in the tracking database.
 
@@ -183,10 +227,22 @@ def check_name(option: str, name: str, prefix: str = "") -> None:
         raise OptionError(option, ascii(name)[1:-1] if not name.isprintable() else name, allowed)
 
 
+def check_model_name(option: str, name: str) -> str:
+    """Return the name of a new registered model if MLflow's Model Registry allows it.
+
+    Raises:
+        OptionError: the name is none of `check_name`, or has a colon.
+    """
+    check_name(option, name)
+    if ":" in name:
+        raise OptionError(option, name, "must not have a colon: MLflow's Model Registry allows none")
+    return name
+
+
 def did_you_mean(value: str, names: Iterable[str]) -> str:
     """Return a suffix for an error message that suggests the name most similar to `value`; empty if none is."""
     nearest = difflib.get_close_matches(value, names, n=1, cutoff=0.5)
-    return f" (did you mean {nearest[0]!r}?)" if nearest else ""
+    return f"{_HINT} {nearest[0]!r}?)" if nearest else ""
 
 
 def first_line(error: BaseException) -> str:

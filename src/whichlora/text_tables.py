@@ -1,4 +1,4 @@
-"""Lays out tables for a terminal, with columns that align in every script and fit the width, and formats file sizes."""
+"""Lays out tables for a terminal, with columns that align in every script and fit the width; writes scores, sizes."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import re
 import shutil
 import unicodedata
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import wcwidth
 
@@ -27,24 +28,29 @@ def terminal_width() -> int | None:
     return shutil.get_terminal_size((0, 0)).columns or None
 
 
-def interval_text(low: float, high: float) -> str:
-    """Return an interval of shares with three digits, such as "0.412-0.508"; a t interval may begin below 0."""
-    return f"{low:.3f}{_dash(low)}{high:.3f}"
+@dataclass(frozen=True)
+class Scale:
+    """How scores from 0 to 1 are written for readers: times `factor`, with so many decimals."""
+
+    factor: int
+    decimals: int
+
+    def text(self, score: float) -> str:
+        """Return a score, such as "88.7"."""
+        return f"{self.factor * score:.{self.decimals}f}"
+
+    def gain(self, difference: float) -> str:
+        """Return a difference of two scores with its sign, such as "+1.4"; one that is rounded to zero has none."""
+        text = f"{self.factor * difference:+.{self.decimals}f}"
+        return text if float(text) else text[1:]
+
+    def interval(self, low: float, high: float) -> str:
+        """Return an interval, such as "41.2-50.8"; a t interval may begin below 0, where a hyphen seems a minus."""
+        return f"{self.text(low)}{' to ' if low < 0 else '-'}{self.text(high)}"
 
 
-def points(score: float) -> str:
-    """Return a score from 0 to 1 in points with one decimal, such as "88.7"."""
-    return f"{100 * score:.1f}"
-
-
-def points_interval(low: float, high: float) -> str:
-    """Return an interval of scores from 0 to 1 in points, such as "41.2-50.8"; a t interval may begin below 0."""
-    return f"{points(low)}{_dash(low)}{points(high)}"
-
-
-def _dash(low: float) -> str:
-    """Return what stands between the ends of an interval, where a hyphen could look like a minus."""
-    return " to " if low < 0 else "-"
+POINTS, SHARES = Scale(100, 1), Scale(1, 3)
+"""The scales of F1 and the other scores of tasks, and of shares of pairs such as P@1."""
 
 
 def table(

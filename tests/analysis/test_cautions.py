@@ -40,7 +40,7 @@ def test_an_adapter_with_two_english_scores(store):
     """Runs of two languages share the adapter at ratio 0, and so its English result."""
     for language, english in (("sw", 0.8), ("ur", 0.81)):
         log_run(spec(language=language, tl_ratio=0.0), "e", items=0, f1={"en": english, "tl": 0.6})
-    assert told() == ("1 adapter has several English F1 scores on the same test items: 0.8000 and 0.8100.",)
+    assert told() == ("1 adapter has several English F1 scores (points) on the same test items: 80.00 and 81.00.",)
 
 
 def test_mixed_spec_versions(store):

@@ -189,7 +189,8 @@ def test_runs_with_nothing_but_the_needed_fields_will_do(store):
 
 def test_an_unknown_experiment_lists_those_there_are(full):
     with pytest.raises(
-        OptionError, match=r"experiment=ful: existing are Default, bare, full \(did you mean 'full'\?\)"
+        OptionError,
+        match=r"experiment=ful: no such experiment; existing are Default, bare, full \(did you mean 'full'\?\)",
     ):
         pulled("ful")
 

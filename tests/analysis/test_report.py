@@ -346,7 +346,10 @@ def test_names_are_escaped(store):
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["--experiment", "nope"], "error: experiment=nope: existing are Default, bare, full"),
+        (
+            ["--experiment", "nope"],
+            "error: experiment=nope: no such experiment; existing are Default, bare, full",
+        ),
         (["--experiment", "Default"], "error: experiment=Default: has no finished run to analyse"),
         (["--experiment", "full", "--margin", "0"], "error: margin=0: must be a number of F1 points"),
         (["--experiment", "full", "--margin", "x"], "error: margin=x: must be a number of F1 points"),

@@ -28,6 +28,7 @@ from whichlora.models.published import PublishedBase, published, write_notice
 from whichlora.predict.command import main as predict
 from whichlora.run.summary import Result
 from whichlora.testing.runs import tracking_in
+from whichlora.text_tables import POINTS
 from whichlora.tracking.run_log import RunLog
 from whichlora.training.adapter import ADAPTER_CONFIG, name_base
 
@@ -70,11 +71,12 @@ def test_the_card_has_the_scores_of_the_run(logged: tuple[Plan, Result, Path]) -
     assert {"whichlora", "dora", "atlas-nli", "synthetic"} == set(metadata["tags"])  # type: ignore[call-overload]
     m = result.metrics
     best = max(value for key, value in m.items() if key.startswith("floor/tl/"))
-    interval = f"{m['test/tl/f1_low']:.3f} to {m['test/tl/f1_high']:.3f}"
-    row = f"| 9 | {m['test/tl/f1']:.3f} | {interval} | {m['base/tl/f1']:.3f} | {m['gain/tl']:+.3f} | {best:.3f} |"
+    interval = f"{100 * m['test/tl/f1_low']:.1f}-{100 * m['test/tl/f1_high']:.1f}"
+    score, base, gain = (100 * m[name] for name in ("test/tl/f1", "base/tl/f1", "gain/tl"))
+    row = f"| 9 | {score:.1f} | {interval} | {base:.1f} | {POINTS.gain(gain / 100)} | {100 * best:.1f} |"
     assert row in text
     for language, code in (("Swahili", "sw"), ("Hindi", "hi")):
-        assert f"| {language} | atlas-nli |  | {m[f'test/tl/{code}/f1']:.3f} |" in text
+        assert f"| {language} | atlas-nli |  | {100 * m[f'test/tl/{code}/f1']:.1f} |" in text
     assert "**synthetic**" in text
 
 
@@ -174,7 +176,7 @@ def test_metadata_name_base_data_and_licence_on_the_hub() -> None:
 def test_a_trial_shows_validation_scores_and_a_run_of_an_earlier_version_what_is_known() -> None:
     validation = DataSet(context="validation/tl", task="t", items=7, languages=("sw",), hub=None, folder=None)
     trial = facts(kind="trial", metrics={"validation/tl/f1": 0.25}, data={"validation/tl": validation})
-    assert "| Swahili | t | 7 | 0.250 |" in model_card(trial, HUB_BASE, form="adapter", predicts=True)
+    assert "| Swahili | t | 7 | 25.0 |" in model_card(trial, HUB_BASE, form="adapter", predicts=True)
     assert "No scores are known." in model_card(facts(data={}, params={}), HUB_BASE, form="adapter", predicts=True)
 
 

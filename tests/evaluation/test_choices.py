@@ -168,7 +168,9 @@ def test_in_a_conversation_the_choice_is_the_assistants_turn(tiny_model, folder)
 
 def test_choices_are_not_generated(tiny_model, folder):
     assert isinstance(prompt_scoring(XCOPA, "likelihood"), ChoiceLikelihood)
-    with pytest.raises(OptionError, match=r"^scoring=generate: xcopa has choices, which are compared; allowed is like"):
+    with pytest.raises(
+        OptionError, match=r"^scoring=generate: xcopa has choices, which are compared; allowed are like"
+    ):
         plan_of(tiny_model, task="xcopa", language="tr", data_dir=xcopa_folder(folder), scoring="generate")
 
 

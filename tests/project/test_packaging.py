@@ -60,6 +60,47 @@ def test_the_wheel_contains_exactly_the_modules_and_their_data(wheel: Path) -> N
     assert {f"{package}/py.typed" for package in PACKAGES} <= names
 
 
+CONSUMER = """
+from analysis.decimals import fixed
+from comparing.budget import device_seconds
+from tuning.halving.rungs import Rungs
+from whichlora.models.packaged import packaged_model_path
+from whichlora.variants.base import Hyperparameters
+
+shown: str = fixed(0.5, 1)
+budget: float | None = device_seconds("20", "auto")
+points: int = Rungs(3).points(0)
+path: str = str(packaged_model_path())
+values = Hyperparameters(rank=8, learning_rate=1e-3, epochs=1, batch_size=4, warmup=0.0, source="here")
+
+wrong_1: int = fixed(0.5, 1)
+wrong_2: str = device_seconds("20", "auto")
+wrong_3: str = Rungs(3).points(0)
+wrong_4: int = packaged_model_path()
+wrong_5 = Hyperparameters(rank="eight", learning_rate=1e-3, epochs=1, batch_size=4, warmup=0.0, source="here")
+"""
+
+
+@pytest.mark.slow
+def test_a_type_checker_reads_the_types_of_every_installed_package(wheel: Path, tmp_path: Path) -> None:
+    """Without `py.typed` in a package its types would be unknown, and its wrong uses would not be found."""
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", tmp_path / "venv"], check=True)
+    python = tmp_path / "venv" / "bin" / "python"
+    where = output_of([python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"], tmp_path).strip()
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(where)
+    (tmp_path / "consumer.py").write_text(CONSUMER)
+    command = [sys.executable, "-m", "mypy", "--strict", "--config-file=", f"--python-executable={python}"]
+    environment = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "MYPYPATH")}
+    done = subprocess.run(
+        [*command, "consumer.py"], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+    )
+    lines = CONSUMER.splitlines()
+    found = [int(line.split(":")[1]) for line in done.stdout.splitlines() if ": error:" in line]
+    wrong = [number for number, line in enumerate(lines, 1) if line.startswith("wrong_")]
+    assert found == wrong, done.stdout + done.stderr
+
+
 @pytest.mark.slow
 def test_the_installed_commands_work_in_an_empty_folder(wheel: Path, tmp_path: Path) -> None:
     """The virtual environment has the dependencies of this one, but not its whichlora."""

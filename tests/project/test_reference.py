@@ -10,7 +10,7 @@ import pytest
 import yaml
 from runs import plan_of, run_of
 
-from docs import generate
+from docs import badges, generate
 from whichlora.__main__ import COMMANDS
 from whichlora.tracking.client import connect
 from whichlora.variants import CATALOGUE
@@ -27,6 +27,13 @@ def page(name: str) -> str:
 @pytest.mark.parametrize("name", generate.PAGES)
 def test_a_generated_page_is_up_to_date(name: str) -> None:
     assert page(name) == generate.page(name), "run `make reference`"
+
+
+@pytest.mark.parametrize("name", badges.badges())
+def test_a_badge_is_up_to_date_and_described_in_the_readme(name: str) -> None:
+    label, value = badges.badges()[name]
+    assert (badges.FOLDER / name).read_text() == badges.svg(label, value), "run `make reference`"
+    assert f"![{label} {value}](docs/badges/{name})" in (ROOT / "README.md").read_text()
 
 
 def test_a_page_that_is_not_up_to_date_is_found(monkeypatch: pytest.MonkeyPatch) -> None:

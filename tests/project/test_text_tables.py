@@ -7,7 +7,7 @@ import json
 import pytest
 import wcwidth
 
-from whichlora.text_tables import shown, table
+from whichlora.text_tables import POINTS, SHARES, shown, table
 
 ROWS = [
     ("run", "name", "task", "F1", "seconds"),
@@ -20,6 +20,18 @@ ROWS = [
 def test_columns_align_in_wide_and_combining_scripts() -> None:
     rows = [("a", "number", "text"), ("äöü", 1234, "x"), ("日本", "5+6", "-")]
     assert table(rows).split("\n") == ["  a     number  text", "  äöü    1,234  x", "  日本     5+6  -"]
+
+
+def test_scores_have_one_scale_with_one_decimal() -> None:
+    assert [POINTS.text(score) for score in (0.8866, 0.0, 1.0)] == ["88.7", "0.0", "100.0"]
+    assert [POINTS.gain(difference) for difference in (0.0142, -0.0142, 0.0004, -0.0004)] == [
+        "+1.4",
+        "-1.4",
+        "0.0",
+        "0.0",
+    ]
+    assert (POINTS.interval(0.412, 0.508), POINTS.interval(-0.01, 0.5)) == ("41.2-50.8", "-1.0 to 50.0")
+    assert (SHARES.text(0.41234), SHARES.interval(0.4, 0.5)) == ("0.412", "0.400-0.500")
 
 
 def test_control_characters_are_escaped() -> None:

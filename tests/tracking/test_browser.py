@@ -77,9 +77,9 @@ def _run_page(page: Any, metrics: dict[str, float]) -> None:
     page.get_by_role("link").filter(has_text=f"{METHODS[-1]} sw 0.5 seed 2").first.click()
     page.locator("th", has_text="best shallow baseline").wait_for()
     description = page.locator("table").first.inner_text()
-    assert f"{metrics['test/tl/f1']:.3f}" in description
+    assert f"{100 * metrics['test/tl/f1']:.1f}" in description
     assert "Swahili" in description
-    assert f"{metrics['test/tl/f1_low']:.3f} to {metrics['test/tl/f1_high']:.3f}" in description
+    assert f"{100 * metrics['test/tl/f1_low']:.1f}-{100 * metrics['test/tl/f1_high']:.1f}" in description
     shown = page.locator("a[href*='/metrics'], a[href*='metric']").all_inner_texts()
     model_metrics = [name for name in shown if not name.startswith("system/")]  # of which the UI makes a section
     assert [name for name in model_metrics if name != "train/loss"][:2] == ["test/en/f1", "test/en/f1_low"]

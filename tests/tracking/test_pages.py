@@ -19,6 +19,7 @@ from runs import plan_of, run_of
 
 from whichlora.errors import PrunedError
 from whichlora.run.metric_guide import publish_page
+from whichlora.text_tables import POINTS
 from whichlora.tracking import views
 from whichlora.tracking.client import connect, find_experiment
 from whichlora.tracking.experiment_page import MEANS, RESULTS, TRIALS, link_report, results_line, store_about
@@ -51,9 +52,10 @@ def test_the_page_of_a_run(store: Path, tiny_model: str) -> None:
     result = run_of(plan)
     run = connect().get_run(result.run_id)
     note = run.data.tags[NOTE]
-    assert f"**{result.metrics['test/tl/f1']:.3f}**" in note
-    assert f"{result.metrics['test/en/f1_low']:.3f} to {result.metrics['test/en/f1_high']:.3f}" in note
-    assert f"{result.metrics['gain/tl']:+.3f}" in note
+    assert f"**{100 * result.metrics['test/tl/f1']:.1f}**" in note
+    assert f"{100 * result.metrics['test/en/f1_low']:.1f}-{100 * result.metrics['test/en/f1_high']:.1f}" in note
+    assert POINTS.gain(result.metrics["gain/tl"]) in note
+    assert "the same metrics in MLflow are between 0 and 1" in note
     assert all(text in note for text in ("Synthetic task", "20 Swahili", "20 English", "LoRA", "seed 42"))
     assert f"whichlora probe --run_id {result.run_id}" in note
     script = "\n".join(re.search(r"```python\n(.*?)```", note, re.DOTALL)[1].splitlines())  # type: ignore[index]

@@ -86,7 +86,7 @@ def test_the_second_seed_brings_a_summary(store: Path, tiny_model: str) -> None:
     assert summary.data.params["variant"] == "lora"
     assert "seed" not in summary.data.params
     note = summary.data.tags["mlflow.note.content"]
-    assert f"**{mean:.3f}**" in note
+    assert f"**{100 * mean:.1f}**" in note
     assert all(run.info.run_id in note for run in runs)
     assert summary.info.run_name.startswith("lora sw 0.5 mean ")
     # Readers of runs do not see it.

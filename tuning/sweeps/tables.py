@@ -13,6 +13,7 @@ from tuning.sweeps.ranking import Best, ranking, recipes
 from tuning.sweeps.stages import DIVERGED, Point
 from whichlora.config.plan import Plan
 from whichlora.data.mixture import texts_digest
+from whichlora.text_tables import POINTS
 
 _ONE_ANSWER = 0.95
 """Share of the most frequent answer from which a model is said to give one answer only."""
@@ -57,7 +58,7 @@ def _scores(progress: Progress, survey: Survey) -> str:
         found = [point for point in points if point in survey.results]
         cells = [_score_text(progress, survey, point) if point in survey.results else "" for point in points]
         average = _mean(progress, survey, found)
-        last = "-" if average in (None, DIVERGED) else f"{100 * average:.1f}"
+        last = "-" if average in (None, DIVERGED) else POINTS.text(average)
         rows.append([method, rate_text(rate), *([change] * changed), *cells, last])
     return _markdown(head, rows)
 
@@ -99,7 +100,7 @@ def _signs(plan: Plan, run: Run, known: dict[str, float | None]) -> list[str]:
     return [
         " / ".join("-" if share is None else f"{share:.2f}" for share in shares.values()),
         "-" if loss is None else f"{loss:.3f}",
-        " / ".join("-" if floor is None else f"{100 * floor:.1f}" for floor in floors.values()),
+        " / ".join("-" if floor is None else POINTS.text(floor) for floor in floors.values()),
         "; ".join(notes),
     ]
 
@@ -143,7 +144,7 @@ def effect(pairs: Sequence[tuple[float, float]]) -> list[str]:
     if not pairs:
         return []
     diverged = sum(changed == DIVERGED for changed, _ in pairs)
-    points = "-" if diverged else f"{mean(100 * (changed - best) for changed, best in pairs):+.1f}"
+    points = "-" if diverged else POINTS.gain(mean(changed - best for changed, best in pairs))
     better = sum(changed > best for changed, best in pairs)
     return [points, f"{better} of {len(pairs)}" + f", {diverged} diverged" * bool(diverged)]
 
@@ -162,7 +163,7 @@ def _score_text(progress: Progress, survey: Survey, point: Point) -> str:
     run = survey.results[point]
     if run.info.status == "FAILED":
         return "diverged"
-    return " / ".join(f"{100 * value:.1f}" for value in scores(run, progress.plan(point)).values())
+    return " / ".join(POINTS.text(value) for value in scores(run, progress.plan(point)).values())
 
 
 def _codes(plan: Plan) -> dict[str, str]:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from whichlora.archive.untar import DATABASES, is_allowed
-from whichlora.errors import OptionError, is_file
+from whichlora.errors import OptionError, check_output_folder, is_file
 from whichlora.text_tables import format_size
 from whichlora.tracking import packed
 from whichlora.tracking.model_files import ADAPTER, EXAMPLES, MLMODEL, problem_of
@@ -46,6 +46,7 @@ def pack(archive: Path, *, database: Path, adapters: bool = False) -> str:
     warn_if_moved(database)
     if archive.suffix not in _SUFFIXES:
         raise OptionError("archive", archive, "must end in .tar.xz, .tar.gz or .tar")
+    check_output_folder("archive", archive, archive.absolute().parent)
     try:
         return _pack(archive, database, adapters=adapters)
     except (OSError, sqlite3.Error) as error:

@@ -9,7 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from whichlora.archive.untar import ARCHIVE_ERRORS, DATABASES, RefusedArchiveError, extract
-from whichlora.errors import OptionError, check_folder, is_file
+from whichlora.errors import OptionError, check_output_folder, is_file, is_folder
 from whichlora.tracking import packed
 from whichlora.tracking.model_files import ADAPTER, MLMODEL, link_files
 from whichlora.tracking.packed import UnsafeDatabaseError
@@ -36,11 +36,12 @@ def unpack(archive: Path, folder: Path, *, limit: float = 20) -> str:
         OptionError: the file is not an archive of results, is too large, or the folder is not empty.
     """
     folder = folder.absolute()
-    check_folder("folder", folder, folder)
+    check_output_folder("folder", folder, folder)
     if folder.is_dir() and (present := sorted(path.name for path in folder.iterdir())):
         raise OptionError("folder", folder, f"already has files ({present[0]}); choose a new or empty folder")
     if not is_file(archive):
-        raise OptionError("archive", archive, "cannot be read: there is no such file")
+        what = "it is a folder" if is_folder(archive) else "there is no such file"
+        raise OptionError("archive", archive, f"cannot be read: {what}")
     new_parents = [parent for parent in folder.parents if not parent.exists()]
     # In an existing folder, which may be on another disk than its parent; otherwise beside the new one.
     stage = (folder if folder.is_dir() else folder.parent) / f".{folder.name}.{uuid.uuid4().hex[:8]}.unpacking"
@@ -54,7 +55,8 @@ def unpack(archive: Path, folder: Path, *, limit: float = 20) -> str:
     except (RefusedArchiveError, UnsafeDatabaseError) as error:
         raise OptionError("archive", archive, str(error)) from error
     except (*ARCHIVE_ERRORS, sqlite3.Error) as error:
-        raise OptionError("archive", archive, f"cannot be read or unpacked: {error}") from error
+        advice = "" if isinstance(error, OSError) else "; it must be a file that `whichlora archive pack` has written"
+        raise OptionError("archive", archive, f"cannot be read or unpacked: {error}{advice}") from error
     finally:
         shutil.rmtree(stage, ignore_errors=True)
         for parent in () if done else new_parents:

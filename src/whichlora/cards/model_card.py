@@ -16,10 +16,11 @@ from whichlora.cards.rerun import command, other_settings
 from whichlora.command_line import PROGRAM
 from whichlora.data.language_names import join_names, language_name
 from whichlora.data.logged_scores import best_floor, interval_of, scores_by_language
-from whichlora.data.metric_names import metric_name
+from whichlora.data.metric_names import metric_name, scale_of
 from whichlora.errors import one_line
 from whichlora.models.notices import NOTICE, SENTENCES
 from whichlora.models.published import PublishedBase
+from whichlora.text_tables import POINTS
 
 Form = Literal["adapter", "model", "merged"]
 """What a card describes: an adapter, a model all of whose weights were trained, or a base with a merged adapter."""
@@ -116,7 +117,19 @@ def _scores(facts: RunFacts) -> str:
             "Intervals are 95 % intervals over the test items; they do not cover the choice of the seed. The floor is "
             "the best of the shallow baselines on the same items, which do not understand the text."
         )
-    header = ("items in", "task", "n", metric_name(key), "95 % interval", "base model", "gain", "floor")
+    scale = scale_of(key)
+    points = scale is POINTS
+    about += " Scores are in points, from 0 to 100; the run's metrics in MLflow are between 0 and 1." if points else ""
+    header = (
+        "items in",
+        "task",
+        "n",
+        f"{metric_name(key)}{', points' if points else ''}",
+        "95 % interval",
+        "base model",
+        "gain",
+        "floor",
+    )
     rows = [row for data in tests for row in _rows(facts, data, key)]
     if not rows:
         return "No scores are known."
@@ -131,22 +144,19 @@ def _rows(facts: RunFacts, data: DataSet, key: str) -> Iterable[tuple[str, ...]]
     metrics, where = facts.metrics, data.context
     name = where.partition("/")[2]
     ends, floor = interval_of(metrics, f"{where}/{key}"), best_floor(metrics, name)
+    base, gain, scale = metrics.get(f"base/{name}/{key}"), metrics.get(f"gain/{name}"), scale_of(key)
     yield (
         escaped(join_names(data.languages)) if data.languages else escaped(name),
         escaped(data.task) + (" (not trained)" if name.startswith("retention/") else ""),
         str(data.items),
-        _number(metrics[f"{where}/{key}"]),
-        "" if ends is None else f"{ends[0]:.3f} to {ends[1]:.3f}",
-        _number(metrics.get(f"base/{name}/{key}")),
-        _number(metrics.get(f"gain/{name}"), "+.3f"),
-        "" if floor is None else _number(floor[1]),
+        scale.text(metrics[f"{where}/{key}"]),
+        "" if ends is None else scale.interval(*ends),
+        "" if base is None else scale.text(base),
+        "" if gain is None else scale.gain(gain),
+        "" if floor is None else scale.text(floor[1]),
     )
     for code, own in scores_by_language(metrics, where, key, data.languages).items():
-        yield (escaped(language_name(code)), escaped(data.task), "", _number(own), "", "", "", "")
-
-
-def _number(value: float | None, form: str = ".3f") -> str:
-    return "" if value is None else f"{value:{form}}"
+        yield (escaped(language_name(code)), escaped(data.task), "", scale.text(own), "", "", "", "")
 
 
 def _training(facts: RunFacts) -> str:

@@ -86,7 +86,7 @@ def resolve_modules(selection: str | tuple[str, ...], shape: ModelShape, *, mode
         raise OptionError(
             "target_modules",
             ",".join(requested),
-            f"{missing[0]} is not in the model; allowed are all-linear or names from {', '.join(names)}",
+            f"{missing[0]} is not in the model; allowed are auto, all-linear or names from {', '.join(names)}",
         )
     return tuple(name for name in names if name in requested)
 

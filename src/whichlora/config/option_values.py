@@ -59,7 +59,7 @@ def check_task(task: Task, *, language: str, difficulty: str | None) -> None:
         OptionError: it does not; the message lists the supported values.
     """
     canonical_language(task, language)
-    check_choice("difficulty", difficulty or task.difficulties[0], task.difficulties)
+    check_choice("difficulty", difficulty or task.difficulties[0], task.difficulties, or_else=AUTO)
 
 
 def _task(option: str, text: str) -> str:
@@ -80,7 +80,7 @@ def check_data_dir(text: str | None) -> None:
         OptionError: it does not.
     """
     if text is not None and not is_folder(given_path(text)):
-        raise OptionError("data_dir", text, "is not a folder")
+        raise OptionError("data_dir", text, "is not a folder; must be one, or auto")
 
 
 def check_chat_template(option: str, text: str) -> str:

@@ -22,7 +22,7 @@ from whichlora.config.option_values import (
 from whichlora.data.general_text import UDHR
 from whichlora.data.tasks import PROMPTED_VALUES, VALUES
 from whichlora.data.tasks.prompts import PromptLanguage
-from whichlora.errors import check_choice
+from whichlora.errors import check_choice, parse_unless
 from whichlora.models.packaged import DEFAULT, packaged_names
 from whichlora.variants import CATALOGUE
 
@@ -235,4 +235,6 @@ def parse_option(name: str, text: str) -> Any:
     Raises:
         OptionError: The value is not allowed.
     """
-    return None if text == RUN_OPTIONS[name][0] == AUTO else PARSERS[name](name, text)
+    if RUN_OPTIONS[name][0] == AUTO:
+        return parse_unless(AUTO, PARSERS[name], name, text)
+    return PARSERS[name](name, text)

@@ -93,7 +93,7 @@ class _Lingua:
         wanted = sorted(known) if candidates is None else [canonical(code) for code in candidates]
         missing = [code for code in wanted if code not in known]
         if missing or len(wanted) < 2:
-            allowed = f"must be two or more of {', '.join(sorted(known))} with detector=lingua"
+            allowed = f"must be two or more of {', '.join(sorted(known))} with detector=lingua, or all, task or auto"
             raise OptionError("candidates", ",".join(wanted), allowed)
         languages = [language for code in wanted for language in known[code]]
         self._detector: Any = lingua.LanguageDetectorBuilder.from_languages(*languages).build()

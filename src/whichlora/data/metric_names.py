@@ -1,8 +1,10 @@
-"""The names of metrics as users read them, and the order in which a run logs them."""
+"""The names and scales of metrics as users read them, and the order in which a run logs them."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+
+from whichlora.text_tables import POINTS, SHARES, Scale
 
 WORDS_RETRIEVED, SENTENCES_RETRIEVED = "pooled/p1/to/centred", "p1/to/raw"
 """The measures of word pairs and of sentences whose means are their P@1: the columns of tables of predictions."""
@@ -17,6 +19,11 @@ _NAMES = {
     "control_f1": "F1 of the control",
     "adjusted_f1": "F1 adjusted for the control",
 }
+
+
+def scale_of(key: str) -> Scale:
+    """Return the scale on which users read a headline metric: P@1 is a share of pairs, other scores are in points."""
+    return SHARES if "p1" in key.split("/") else POINTS
 
 
 def metric_name(key: str) -> str:

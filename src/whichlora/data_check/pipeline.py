@@ -19,9 +19,9 @@ from whichlora.data.tasks.qa import QaTask
 from whichlora.data_check import inventory, reading, running
 from whichlora.data_check.estimate import estimate
 from whichlora.data_check.inventory import Data
-from whichlora.errors import MemoryExhausted, OptionError, ProofError
+from whichlora.errors import MemoryExhausted, OptionError, ProofError, parse_unless
 from whichlora.evaluation.scoring_methods import prompt_scoring
-from whichlora.text_tables import points, shown
+from whichlora.text_tables import POINTS, shown
 from whichlora.variants import get_variant
 
 MAX_TARGETS = 6
@@ -43,7 +43,7 @@ def check(options: RunOptions, texts: Mapping[str, str], *, measured: bool) -> N
         task = get_task(options.task, options.prompt_language)
         targets = list(task.pooled) if texts["language"] == AUTO else [texts["language"]]
         for target in targets:
-            check_compatibility(parse_options({**texts, "language": target}), get_variant(options.variant), task)
+            parse_unless(AUTO, lambda _, code: _check_language(code, texts, task), "language", target)
         with announced(f"Reading the data of {task.name}."):
             data, read, problems = _load(task, targets, options)
         _section(_title(task, options), _about(task))
@@ -194,13 +194,20 @@ def _held_out(task: Task) -> list[str]:
     return [f"  Validation items are held out of the training items{together}."]
 
 
+def _check_language(code: str, texts: Mapping[str, str], task: Task) -> None:
+    options = parse_options({**texts, "language": code})
+    check_compatibility(options, get_variant(options.variant), task)
+
+
 def _baselines(plans: Mapping[str, Plan]) -> str:
     lines: dict[str, str] = {}
     for plan in plans.values():
         for test in plan.tests.values():
             if test.language not in lines:
                 floors = plan.task.shallow_baselines(plan.mixture.train, test.items)
-                lines[test.language] = ", ".join(f"{name} {points(value)}" for name, value in floors.items()) or "none"
+                lines[test.language] = (
+                    ", ".join(f"{name} {POINTS.text(value)}" for name, value in floors.items()) or "none"
+                )
     return "\n".join(f"  {language}: {text}" for language, text in lines.items())
 
 

@@ -155,10 +155,12 @@ def prompt_scoring(task: Task, name: str | None = None) -> Scoring:
         OptionError: `name` is "likelihood", but the task has no labels; or "generate", but it has choices.
     """
     if name == "likelihood" and not task.labels:
-        raise OptionError("scoring", name, f"{task.name} has no labels; allowed is generate")
+        raise OptionError("scoring", name, f"{task.name} has no labels; allowed are generate, auto")
     if task.own_choices:
         if name == "generate":
-            raise OptionError("scoring", name, f"{task.name} has choices, which are compared; allowed is likelihood")
+            raise OptionError(
+                "scoring", name, f"{task.name} has choices, which are compared; allowed are likelihood, auto"
+            )
         return ChoiceLikelihood()
     return Likelihood() if task.labels and name != "generate" else Generation()
 

@@ -93,4 +93,5 @@ def _mean(scores: Sequence[Score]) -> tuple[str, str]:
         return "-", ""
     values = [score.value for score in scores]
     ends = scores[0].interval if len(values) == 1 else students_t(values)
-    return scores[0].shown(mean(values)), "" if ends is None else scores[0].shown_interval(*ends)
+    scale = scores[0].scale
+    return scale.text(mean(values)), "" if ends is None else scale.interval(*ends)

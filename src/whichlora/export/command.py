@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 
+from whichlora.announcements import announced
 from whichlora.command_line import BOOLEANS, FOLDER, Command
 from whichlora.config.cli import guarded
 from whichlora.config.options import PRECISIONS
@@ -42,10 +43,11 @@ def _export(texts: Mapping[str, str]) -> int:
     request = parse(texts)
 
     # torch, transformers and MLflow take seconds to import, so options are checked first.
-    from whichlora.export.hub import check_repository, push
-    from whichlora.export.pipeline import export
-    from whichlora.tracking.client import connect, require_database
-    from whichlora.tracking.launch import mark_launch
+    with announced("Loading packages."):
+        from whichlora.export.hub import check_repository, push
+        from whichlora.export.pipeline import export
+        from whichlora.tracking.client import connect, require_database
+        from whichlora.tracking.launch import mark_launch
 
     if request.push_to is not None:
         check_repository(request.push_to)

@@ -25,7 +25,7 @@ def check_repository(name: str) -> None:
         valid = False
     if not valid:
         raise OptionError(
-            "push_to", name, "must be organisation/name, of letters, digits, dots, hyphens and underscores"
+            "push_to", name, "must be organisation/name, of letters, digits, dots, hyphens and underscores, or none"
         )
 
 

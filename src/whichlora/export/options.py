@@ -9,7 +9,7 @@ from pathlib import Path
 from whichlora.caller import given_path
 from whichlora.command_line import BOOLEANS
 from whichlora.config.options import AUTO, PRECISIONS
-from whichlora.errors import OptionError, check_choice, check_folder, check_text
+from whichlora.errors import OptionError, check_choice, check_output_folder, check_text
 
 FORMS = ("adapter", "merged")
 NO_REPOSITORY = "none"
@@ -65,7 +65,7 @@ def parse(texts: Mapping[str, str]) -> Request:
     if dry_run and push_to is None:
         raise OptionError("dry_run", texts["dry_run"], "is about uploads; set push_to or remove the option")
     output = given_path(texts["output"]).absolute()
-    check_folder("output", texts["output"], output)
+    check_output_folder("output", texts["output"], output)
     if output.is_dir() and (present := sorted(path.name for path in output.iterdir())):
         raise OptionError("output", texts["output"], f"already has files ({present[0]}); choose a new or empty folder")
     return Request(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 
+from whichlora.announcements import announced
 from whichlora.command_line import FILE, FOLDER, Command
 from whichlora.config.cli import guarded
 from whichlora.models.quiet import quiet
@@ -36,7 +37,8 @@ def _predict(texts: Mapping[str, str]) -> int:
     quiet()
     request = parse(texts)
 
-    from whichlora.predict.pipeline import predict  # torch, transformers and MLflow take seconds to import
+    with announced("Loading packages."):
+        from whichlora.predict.pipeline import predict  # torch, transformers and MLflow take seconds to import
 
     predict(request)
     return 0

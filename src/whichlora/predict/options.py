@@ -8,7 +8,15 @@ from pathlib import Path
 
 from whichlora.caller import given_path
 from whichlora.config.options import AUTO
-from whichlora.errors import OptionError, check_folder, check_text, is_file, is_folder, parse_integer
+from whichlora.errors import (
+    OptionError,
+    check_output_folder,
+    check_text,
+    is_file,
+    is_folder,
+    parse_integer,
+    parse_unless,
+)
 
 STREAM = "-"
 """Value of `input` and `output` for standard input and output."""
@@ -75,7 +83,7 @@ def parse(texts: Mapping[str, str]) -> Request:
         input=given,
         shown=texts["input"],
         output=output,
-        batch_size=None if texts["batch_size"] == AUTO else parse_integer("batch_size", texts["batch_size"], 1),
+        batch_size=parse_unless(AUTO, parse_integer, "batch_size", texts["batch_size"], 1),
         base=None if texts["base"] == AUTO else texts["base"],
     )
 
@@ -96,7 +104,7 @@ def _input(text: str) -> Path:
 def _output(text: str) -> Path:
     path = given_path(text).absolute()
     _check_suffix("output", text, path, OUTPUTS)
-    check_folder("output", text, path.parent)
+    check_output_folder("output", text, path.parent)
     if is_folder(path):
         raise OptionError("output", text, "is a folder")
     return path

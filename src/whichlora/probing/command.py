@@ -49,6 +49,7 @@ def _probe(texts: Mapping[str, str]) -> int:
         from whichlora.probing.pipeline import check, probe
         from whichlora.tracking.client import database_exists, require_database
         from whichlora.tracking.runs import Tracker
+        from whichlora.tracking.views import ui_command
 
     for option, run_id in (("run_id", request.run_id), ("against", getattr(request.choices, "against", None))):
         if run_id not in (None, "base"):
@@ -62,7 +63,9 @@ def _probe(texts: Mapping[str, str]) -> int:
     tracker.link_launch(run_ids[-1])
     if len(run_ids) > 1:
         print(languages.comparison([tracker.client.get_run(run_id) for run_id in run_ids], width=terminal_width()))
+    ui = ui_command()
+    place = f" (`{ui}`)" if ui else ""
     for each, run_id in zip(requests, run_ids, strict=True):
         language = f" ({each.language})" if len(run_ids) > 1 else ""
-        print(f"MLflow run {run_id}{language}; view its figures with `make ui`")
+        print(f"MLflow run {run_id}{language}; its figures are among its artifacts{place}")
     return 0

@@ -147,7 +147,8 @@ def _trained(client: MlflowClient, option: str, text: str) -> tuple[Run, RunSpec
     try:
         return run, RunSpec.from_dict(json.loads(stored))
     except ValueError as error:
-        raise OptionError(option, text, f"was written by another version of whichlora ({error})") from error
+        advice = "repeat the run with this version, or probe it with that one"
+        raise OptionError(option, text, f"was written by another version of whichlora ({error}); {advice}") from error
 
 
 def _plan(request: Request, defaults: dict[str, str]) -> Plan:

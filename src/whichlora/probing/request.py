@@ -21,7 +21,7 @@ from whichlora.data.detectors import canonical
 from whichlora.data.tasks import get_task, task_class
 from whichlora.data.tasks.pairs import LANGUAGES
 from whichlora.data.tasks.pairs.tatoeba import short_code
-from whichlora.errors import OptionError, check_choice, is_file, parse_integer
+from whichlora.errors import OptionError, check_choice, is_file, parse_integer, parse_unless
 from whichlora.models.packaged import DEFAULT
 from whichlora.probing.choices import (
     FIELDS_OF_KIND,
@@ -79,16 +79,13 @@ def parse(texts: Mapping[str, str]) -> Request:
         raise OptionError("preset", texts["preset"], "applies only to kind=language; remove the option")
     _check_source(values, kind)
     for name, allowed in (("precision", PRECISIONS), ("quantization", QUANTIZATIONS)):
-        if values[name] is not None:
-            check_choice(name, values[name], allowed)
-    if values["chat_template"] is not None:
-        check_chat_template("chat_template", values["chat_template"])
-    if values["task"]:
-        task_class(values["task"], prompted=True)
+        parse_unless(AUTO, check_choice, name, texts[name], allowed)
+    parse_unless(AUTO, check_chat_template, "chat_template", texts["chat_template"])
+    parse_unless(AUTO, lambda option, text: task_class(text, option=option, prompted=True), "task", texts["task"])
     check_data_dir(values["data_dir"])
     _check_language(values, kind, texts["pairs"])
     if kind == "language":
-        choices: Choices = _language_choices(values)
+        choices: Choices = _language_choices(texts)
     elif kind == "alignment":
         choices = _alignment_choices(values)
     elif kind == "retrieval":
@@ -101,7 +98,7 @@ def parse(texts: Mapping[str, str]) -> Request:
         kind=kind,
         task=values["task"],
         language=values["language"],
-        items=None if values["items"] is None else parse_integer("items", values["items"], 2, 10**9),
+        items=parse_unless(AUTO, parse_integer, "items", texts["items"], 2, 10**9),
         data_dir=values["data_dir"],
         chat_template=values["chat_template"],
         precision=values["precision"],
@@ -150,23 +147,24 @@ def _check_language(values: Mapping[str, Any], kind: str, pairs: str) -> None:
     reads_items = kind == "language" or (kind == "alignment" and pairs == "task")
     if values["language"] and reads_items and (values["task"] or not values["run_id"]):
         task = get_task(values["task"] or RUN_OPTIONS["task"][0])
-        check_task(task, language=values["language"], difficulty=None)
+        parse_unless(
+            AUTO, lambda _, code: check_task(task, language=code, difficulty=None), "language", values["language"]
+        )
 
 
-def _language_choices(values: Mapping[str, Any]) -> LanguageChoices:
-    preset = PRESETS[check_choice("preset", values["preset"], PRESETS)]
-    overrides: dict[str, Any] = {}
-    for name in ("detector", "level", "final_norm", "positions", "unreliable", "special_tokens", "arithmetic"):
-        if values[name] is not None:
-            overrides[name] = check_choice(name, values[name].lower(), CHOICES[name])
+def _language_choices(texts: Mapping[str, str]) -> LanguageChoices:
+    preset = PRESETS[check_choice("preset", texts["preset"], PRESETS)]
+    given: dict[str, Any] = {
+        name: parse_unless(AUTO, check_choice, name, texts[name].lower(), CHOICES[name])
+        for name in ("detector", "level", "final_norm", "positions", "unreliable", "special_tokens", "arithmetic")
+    }
+    given["top_k"] = parse_unless(AUTO, parse_integer, "top_k", texts["top_k"], 1, 50)
+    given["agreement"] = parse_unless(AUTO, parse_integer, "agreement", texts["agreement"], 0, 10**6)
+    overrides = {name: value for name, value in given.items() if value is not None}
     if "final_norm" in overrides:
         overrides["final_norm"] = overrides["final_norm"] == "true"
-    if values["top_k"] is not None:
-        overrides["top_k"] = parse_integer("top_k", values["top_k"], 1, 50)
-    if values["agreement"] is not None:
-        overrides["agreement"] = parse_integer("agreement", values["agreement"], 0, 10**6)
-    if values["candidates"] is not None:
-        codes = tuple(canonical(code.strip()) for code in values["candidates"].split(","))
+    if texts["candidates"] != AUTO:
+        codes = tuple(canonical(code.strip()) for code in texts["candidates"].split(","))
         overrides["candidates"] = None if codes == ("all",) else codes
     return replace(preset, **overrides)
 
@@ -178,19 +176,19 @@ def _alignment_choices(values: Mapping[str, Any]) -> AlignmentChoices:
         against=values["against"],
     )
     if choices.pairs not in ("words", "task", TATOEBA) and not is_file(given_path(choices.pairs)):
-        must = f"must be words (packaged), task, or a UTF-8 file of pairs, or {TATOEBA}"
+        must = f"must be words (packaged), task, {TATOEBA}, a UTF-8 file of pairs, or {AUTO}"
         raise OptionError("pairs", choices.pairs, f"{must}; there is no such file")
     codes = [] if values["language"] is None else _codes(values["language"])
     if choices.pairs in ("words", TATOEBA) and (len(set(map(short_code, codes))) < len(codes) or "" in codes):
         raise OptionError("language", values["language"], "must be different codes, separated by commas")
     if choices.pairs == "words":
         for code in codes:
-            check_choice("language", code, LANGUAGES)
+            parse_unless(AUTO, check_choice, "language", code, LANGUAGES)
     return choices
 
 
 def _first_token(values: Mapping[str, Any]) -> str:
-    return check_choice("first_token", values["first_token"] or "drop", FIRST_TOKEN)
+    return parse_unless(AUTO, check_choice, "first_token", values["first_token"] or AUTO, FIRST_TOKEN) or "drop"
 
 
 def _codes(language: str) -> list[str]:

@@ -13,16 +13,20 @@ from whichlora.config.plan import Plan, TestSet
 from whichlora.data.general_text import UDHR, GeneralText
 from whichlora.data.language_names import join_names, language_name
 from whichlora.data.logged_scores import best_floor, controls_of, interval_of, scores_by_language
-from whichlora.data.metric_names import metric_name
+from whichlora.data.metric_names import metric_name, scale_of
 from whichlora.data.targets import target_languages
 from whichlora.data.tasks import PairTask
+from whichlora.data.tasks.base import RetrievalTask
 from whichlora.models.packaged import CATALOGUE, DEFAULT
+from whichlora.text_tables import POINTS, SHARES
 from whichlora.tracking.markdown import code, escaped, paragraphs, run_address, table
 
 SYNTHETIC = (
     "**Synthetic task:** its scores show that the platform works and how much seeds matter, not which method is better "
     "for real text."
 )
+
+SCALE = "F1 and other scores of tasks are in points here (0 to 100); the same metrics in MLflow are between 0 and 1."
 
 _SITES = ("pooled", "output")
 """Where the states of word pairs are compared."""
@@ -46,11 +50,11 @@ def finished(
 def _validation_scores(plan: Plan, metrics: Mapping[str, float]) -> str:
     key = plan.task.headline
     rows = [
-        [_role(plan, role), f"{metrics[f'validation/{role}/{key}']:.3f}"]
+        [_role(plan, role), scale_of(key).text(metrics[f"validation/{role}/{key}"])]
         for role in plan.mixture.validation
         if f"validation/{role}/{key}" in metrics
     ]
-    return table(["validation items", metric_name(key)], rows) if rows else ""
+    return paragraphs(table(["validation items", _measure(key)], rows), SCALE) if rows else ""
 
 
 def summarised(plan: Plan, metrics: Mapping[str, float], runs: Sequence[Run]) -> str:
@@ -62,15 +66,16 @@ def summarised(plan: Plan, metrics: Mapping[str, float], runs: Sequence[Run]) ->
                 continue
             mean, sd, low, high = (metrics[f"test/{name}{end}"] for end in ("", "_sd", "_low", "_high"))
             base = metrics[f"base/{name}"]
-            cells = [f"**{mean:.3f}**", f"{sd:.3f}", f"{low:.3f} to {high:.3f}", f"{base:.3f}", f"{mean - base:+.3f}"]
-            rows.append([escaped(title), *cells])
+            scale = scale_of(name)
+            cells = [f"**{scale.text(mean)}**", scale.text(sd), scale.interval(low, high), scale.text(base)]
+            rows.append([escaped(title), *cells, scale.gain(mean - base)])
     head = ["test items", f"mean of {len(runs)} seeds", "standard deviation", "95 % interval", "base model", "gain"]
     numbers = [escaped(run.data.params["seed"]) for run in runs]
     pages = [run_address(run.info.experiment_id, run.info.run_id) for run in runs]
     links = ", ".join(f"[seed {number}]({page})" for number, page in zip(numbers, pages, strict=True))
     text = (
         "The interval is that of the mean, by Student's t over seeds; it leaves out the choice of items, and "
-        "with few seeds it can extend beyond 0 and 1."
+        f"with few seeds it can extend beyond the range of the score. {SCALE}"
     )
     return paragraphs(table(head, rows), f"{text} Runs: {links}.", about(plan, seeds=f"seeds {', '.join(numbers)}"))
 
@@ -97,12 +102,20 @@ def about(plan: Plan, kind: str = "run", *, seeds: str | None = None) -> str:
 
 def base(test: TestSet, model: str, metrics: Mapping[str, float]) -> str:
     """Return the description of the base model's scores on a test set; `metrics` have no prefix."""
-    rows = [[escaped(metric_name(key)), f"{value:.3f}"] for key, value in metrics.items()]
+    rows = [[escaped(metric_name(key)), _measured(test, key, value)] for key, value in metrics.items()]
     facts = (
         f"Scores of the base model {escaped(model)} without an adapter, with which runs on these items are compared."
     )
     items = f"- **Scored on:** {escaped(test.task.name)}, {len(test.items):,} items {escaped(test.title)}"
-    return paragraphs(table(["measure", "score"], rows[:20]), facts, items, SYNTHETIC if test.task.synthetic else "")
+    note = SYNTHETIC if test.task.synthetic else ""
+    return paragraphs(table(["measure", "score"], rows[:20]), SCALE, facts, items, note)
+
+
+def _measured(test: TestSet, key: str, value: float) -> str:
+    """Return one of the base model's metrics on a test set: a count, a measure of pairs or a score in points."""
+    if key.endswith("_answers"):
+        return f"{value:,.0f}"
+    return (SHARES if isinstance(test.task, RetrievalTask) else POINTS).text(value)
 
 
 def base_text(text: GeneralText, model: str, nats: float, tokens: int) -> str:
@@ -134,10 +147,15 @@ def scores(plan: Plan, metrics: Mapping[str, float]) -> str:
     if isinstance(plan.task, PairTask):
         return _pair_scores(plan, metrics)
     keys = {test.task.headline for test in plan.tests.values()}
-    name = metric_name(keys.pop()) if len(keys) == 1 else "score"
+    name = _measure(keys.pop()) if len(keys) == 1 else "score"
     head = ["test items", name, "95 % interval", "base model", "gain", "best shallow baseline"]
     rows = [row for test in plan.tests.values() for row in _rows(test, metrics)]
-    return table(head, rows)
+    return paragraphs(table(head, rows), SCALE)
+
+
+def _measure(key: str) -> str:
+    """Return the name of a metric with its unit."""
+    return f"{metric_name(key)}, points" if scale_of(key) is POINTS else metric_name(key)
 
 
 def _rows(test: TestSet, metrics: Mapping[str, float]) -> list[list[str]]:
@@ -146,12 +164,12 @@ def _rows(test: TestSet, metrics: Mapping[str, float]) -> list[list[str]]:
     whole = [
         escaped(test.title),
         *_cells(test, metrics, key),
-        "" if floor is None else f"{floor[1]:.3f} ({escaped(floor[0].replace('_', ' '))})",
+        "" if floor is None else f"{scale_of(key).text(floor[1])} ({escaped(floor[0].replace('_', ' '))})",
     ]
     whole[1] = f"**{whole[1]}**"
     controls = [[metric_name(name), *_cells(test, metrics, name), ""] for name in controls_of(metrics, test.name)]
     each = scores_by_language(metrics, f"test/{test.name}", key, test.task.languages)
-    languages = [[escaped(language_name(code)), f"{score:.3f}", *[""] * 4] for code, score in each.items()]
+    languages = [[escaped(language_name(code)), scale_of(key).text(score), *[""] * 4] for code, score in each.items()]
     return [whole, *controls, *languages]
 
 
@@ -159,8 +177,9 @@ def _cells(test: TestSet, metrics: Mapping[str, float], key: str) -> list[str]:
     """Return a metric of a test set, its interval, that of the base model, and the difference."""
     score, base = (metrics[f"{when}/{test.name}/{key}"] for when in ("test", "base"))
     ends = interval_of(metrics, f"test/{test.name}/{key}")
-    interval = "" if ends is None else f"{ends[0]:.3f} to {ends[1]:.3f}"
-    return [f"{score:.3f}", interval, f"{base:.3f}", f"{score - base:+.3f}"]
+    scale = scale_of(key)
+    interval = "" if ends is None else scale.interval(*ends)
+    return [scale.text(score), interval, scale.text(base), scale.gain(score - base)]
 
 
 def _pair_scores(plan: Plan, metrics: Mapping[str, float]) -> str:
@@ -172,8 +191,8 @@ def _pair_scores(plan: Plan, metrics: Mapping[str, float]) -> str:
         for site in _SITES:
             for name, measure in (("P@1", "p1/to/centred"), ("cosine of translations", "cosine/translation/raw")):
                 before, after = (metrics[f"{when}/{test.name}/{site}/{measure}"] for when in ("base", "test"))
-                rows.append([f"{escaped(_title(test))}, {site} state", name, f"{before:.3f}", f"{after:.3f}"])
-    return table(["test items", "measure", "base model", "trained"], rows)
+                rows.append([f"{escaped(_title(test))}, {site} state", name, SHARES.text(before), SHARES.text(after)])
+    return paragraphs(table(["test items", "measure", "base model", "trained"], rows), SCALE)
 
 
 def _facts(plan: Plan, seeds: str) -> list[str]:

@@ -14,7 +14,8 @@ from whichlora.tracking.client import find_experiment
 from whichlora.tracking.runs import Tracker
 
 GUIDE = """
-**Metrics.** Scores are shares from 0 to 1. `en` is the source language (English, unless the task says another), `tl` \
+**Metrics.** Scores are shares from 0 to 1, and in the descriptions of runs points from 0 to 100. \
+`en` is the source language (English, unless the task says another), `tl` \
 the target languages.
 
 - `test/en/f1`, `test/tl/f1`: F1 on the test items (micro-F1 for labels, token F1 for QA); `_low` and `_high` are its \

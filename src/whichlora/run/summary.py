@@ -10,11 +10,12 @@ import mlflow
 from whichlora.config.plan import Plan, TestSet
 from whichlora.data.language_names import language_name
 from whichlora.data.logged_scores import best_floor, controls_of, interval_of, scores_by_language
-from whichlora.data.metric_names import WORDS_RETRIEVED, metric_name
+from whichlora.data.metric_names import WORDS_RETRIEVED, metric_name, scale_of
 from whichlora.data.tasks import PairTask
 from whichlora.evaluation.intervals import wilson
 from whichlora.masking import masked
-from whichlora.text_tables import points, points_interval, table
+from whichlora.text_tables import SHARES, table
+from whichlora.tracking.views import ui_command
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,26 +34,27 @@ def _rows(test: TestSet, m: Mapping[str, float]) -> list[tuple[str, ...]]:
     shallow baseline; of choices also rows of their controls, and of several target languages a row for each.
     """
     key, best = test.task.headline, best_floor(m, test.name)
-    floor = "-" if best is None else f"{points(best[1])} {metric_name(best[0])}"
-    title = f"{test.title}: {metric_name(key)}"
+    scale = scale_of(key)
+    floor = "-" if best is None else f"{scale.text(best[1])} {metric_name(best[0])}"
+    title = f"{test.title}: {metric_name(key)}{', a share' if scale is SHARES else ''}"
     rows: list[tuple[str, ...]] = [(title, *_cells(test, m, key), floor, f"{len(test.items):,}")]
     rows += [(f"  {metric_name(name)}", *_cells(test, m, name), "", "") for name in controls_of(m, test.name)]
     each = scores_by_language(m, f"test/{test.name}", key, test.task.languages)
-    rows += [(f"  {language_name(code)}", points(own), *[""] * 5) for code, own in each.items()]
+    rows += [(f"  {language_name(code)}", scale.text(own), *[""] * 5) for code, own in each.items()]
     return rows
 
 
 def _cells(test: TestSet, m: Mapping[str, float], key: str) -> tuple[str, ...]:
-    """Return a metric of a test set, its interval, the base model's, and the gain in points."""
+    """Return a metric of a test set, its interval, the base model's, and the gain."""
     score, base = m[f"test/{test.name}/{key}"], m[f"base/{test.name}/{key}"]
-    gain = f"{100 * (score - base):+.1f}".replace("+0.0", "0.0")
-    return points(score), _interval_text(test, m, key), points(base), gain
+    scale = scale_of(key)
+    return scale.text(score), _interval_text(test, m, key), scale.text(base), scale.gain(score - base)
 
 
 def _interval_text(test: TestSet, m: Mapping[str, float], key: str) -> str:
     """Return the interval of a metric; for runs of earlier versions, which logged none, Wilson's."""
     score = f"test/{test.name}/{key}"
-    return points_interval(*(interval_of(m, score) or wilson(m[score], len(test.items))))
+    return scale_of(key).interval(*(interval_of(m, score) or wilson(m[score], len(test.items))))
 
 
 def _pair_lines(test: TestSet, m: Mapping[str, float]) -> list[str]:
@@ -78,10 +80,11 @@ def short_scores(plan: Plan, m: Mapping[str, float]) -> str:
     parts = []
     for name, test in plan.tests.items():
         if isinstance(test.task, PairTask):
-            parts.append(f"P@1 {m[f'test/{name}/{WORDS_RETRIEVED}']:.3f} {name} pairs")
+            parts.append(f"P@1 {SHARES.text(m[f'test/{name}/{WORDS_RETRIEVED}'])} {name} pairs")
         else:
             headline = test.task.headline
-            parts.append(f"{metric_name(headline)} {points(m[f'test/{name}/{headline}'])} {test.title}")
+            score = scale_of(headline).text(m[f"test/{name}/{headline}"])
+            parts.append(f"{metric_name(headline)} {score} {test.title}")
     return ", ".join(parts)
 
 
@@ -123,5 +126,7 @@ def summary(plan: Plan, result: Result, *, width: int | None = None) -> str:
             f"({m['adapter/trainable_percent']:.3f} %), trained in {m['train/seconds']:.0f} s{memory}"
         )
     lines += _cost_lines(m)
-    lines.append(f"  MLflow run {result.run_id} at {masked(mlflow.get_tracking_uri())}; open it with `make ui`")
+    ui = ui_command()
+    opened = f"; open it with `{ui}`" if ui else ""
+    lines.append(f"  MLflow run {result.run_id} at {masked(mlflow.get_tracking_uri())}{opened}")
     return "\n".join(lines)

@@ -10,7 +10,7 @@ from whichlora.command_line import Command, escape_what_cannot_be_shown
 from whichlora.config.cli import guarded
 from whichlora.config.options import ARMS
 from whichlora.data.tasks import NAMES
-from whichlora.errors import check_choice, check_text, parse_integer
+from whichlora.errors import check_choice, check_text, parse_integer, parse_unless
 from whichlora.variants import CATALOGUE
 
 ALL = "all"
@@ -61,7 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _list(texts: Mapping[str, str]) -> int:
     form = check_choice("form", texts["form"], FORMS)
     status, kind = (_chosen(name, texts[name], values) for name, values in (("status", STATUSES), ("kind", KINDS)))
-    limit = None if texts["limit"] == ALL else parse_integer("limit", texts["limit"], 1, LIMIT)
+    limit = parse_unless(ALL, parse_integer, "limit", texts["limit"], 1, LIMIT)
     params = _method(check_text("method", texts["method"]))
     params |= {name: check_text(name, texts[name]) for name in ("task", "language") if texts[name] != ALL}
     experiment = check_text("experiment", texts["experiment"])
@@ -81,7 +81,7 @@ def _list(texts: Mapping[str, str]) -> int:
 
 def _chosen(option: str, text: str, values: Sequence[str]) -> str | None:
     """Return the chosen value; None for all."""
-    return None if text == ALL else check_choice(option, text, values, or_else=ALL)
+    return parse_unless(ALL, check_choice, option, text, values)
 
 
 def _method(text: str) -> dict[str, str]:

@@ -67,9 +67,9 @@ def as_table(runs: Sequence[Listed], *, width: int | None) -> str:
         row += [f"{run.status}: {run.reason}" if run.reason else run.status]
         for title in titles:
             score = run.scores.get(title)
-            row.append("-" if score is None else score.shown(score.value))
-            row.append("" if score is None or score.sd is None else score.shown(score.sd))
-            row.append("" if score is None or score.interval is None else score.shown_interval(*score.interval))
+            row.append("-" if score is None else score.scale.text(score.value))
+            row.append("" if score is None or score.sd is None else score.scale.text(score.sd))
+            row.append("" if score is None or score.interval is None else score.scale.interval(*score.interval))
         row += [", ".join(dict.fromkeys(s.metric for s in run.scores.values()))] * (len(metrics) > 1)
         row += ["" if run.seconds is None else f"{run.seconds:,.0f}", f"{run.started.astimezone():%Y-%m-%d %H:%M}"]
         rows.append(row)

@@ -9,11 +9,10 @@ from dataclasses import dataclass
 from mlflow.entities import Run
 
 from whichlora.data.logged_scores import interval_of
-from whichlora.data.metric_names import WORDS_RETRIEVED, metric_name
-from whichlora.text_tables import interval_text, points, points_interval
+from whichlora.data.metric_names import WORDS_RETRIEVED, metric_name, scale_of
+from whichlora.text_tables import Scale
 
 _ROLES = ("en", "tl")
-PAIRS_METRIC = "P@1"
 _SENTENCES = "p1"
 """The headline metric of sentence pairs, which are scored but not trained."""
 _BEST = ("best/fresh_f1", "best/f1")
@@ -37,13 +36,10 @@ class Score:
     interval: tuple[float, float] | None
     sd: float | None = None
 
-    def shown(self, value: float) -> str:
-        """Return a value of the metric as users read it: in points, and P@1, a share of pairs, as a share."""
-        return f"{value:.3f}" if self.metric == PAIRS_METRIC else points(value)
-
-    def shown_interval(self, low: float, high: float) -> str:
-        """Return an interval of the metric on the same scale."""
-        return interval_text(low, high) if self.metric == PAIRS_METRIC else points_interval(low, high)
+    @property
+    def scale(self) -> Scale:
+        """The scale on which users read it."""
+        return scale_of(self.key)
 
 
 def scores_of(run: Run) -> dict[str, Score]:
@@ -61,9 +57,8 @@ def scores_of(run: Run) -> dict[str, Score]:
     for title, prefix in _places(params, kind):
         for name in (headline, "f1", WORDS_RETRIEVED, _SENTENCES):
             if f"{prefix}/{name}" in metrics:
-                found[title] = _score(
-                    metrics, f"{prefix}/{name}", PAIRS_METRIC if name == WORDS_RETRIEVED else metric_name(name)
-                )
+                metric = metric_name(_SENTENCES if name == WORDS_RETRIEVED else name)
+                found[title] = _score(metrics, f"{prefix}/{name}", metric)
                 break
     return found
 

@@ -94,10 +94,10 @@ def results_line(client: MlflowClient, name: str, key: str = RESULTS) -> str:
         experiment = find_experiment(client, name)
     if experiment is None:
         return ""
-    uri = mlflow.get_tracking_uri()
-    if uri.startswith(("http://", "https://")):
-        return f"Results: {masked(uri.rstrip('/'))}/{views.address(experiment.experiment_id, key)}"
-    return f"Results, after `make ui`: http://127.0.0.1:5000/{views.address(experiment.experiment_id, key)}"
+    page, command = views.address(experiment.experiment_id, key), views.ui_command()
+    if command is None:
+        return f"Results: {masked(mlflow.get_tracking_uri().rstrip('/'))}/{page}"
+    return f"Results, after `{command}`: http://127.0.0.1:5000/{page}"
 
 
 def _print_addresses(port: str) -> None:

@@ -33,7 +33,7 @@ def find_experiments(client: MlflowClient, text: str) -> dict[str, str]:
     unknown = [name for name in names if name not in known]
     if unknown or not names:
         near = did_you_mean(unknown[0], known) if unknown else ""
-        raise OptionError("experiment", text, f"existing are {', '.join(sorted(known))}{near}")
+        raise OptionError("experiment", text, f"no such experiment; existing are {', '.join(sorted(known))}{near}")
     return {name: known[name] for name in names}
 
 

@@ -36,6 +36,7 @@ from whichlora.tracking.creation import create_run
 from whichlora.tracking.launch import link_results, mark_launch
 from whichlora.tracking.markdown import paragraphs
 from whichlora.tracking.run_log import RunLog
+from whichlora.tracking.views import ui_command
 
 NAME_LIMIT = 250
 """Characters to which the names of runs are cut; PostgreSQL rejects longer ones, which SQLite accepts."""
@@ -173,10 +174,11 @@ def already_done(kind: str, finished: Run) -> str:
     """Return a line for users about work that is not repeated: the run that has its result, and how to see it."""
     ended = datetime.fromtimestamp((finished.info.end_time or finished.info.start_time) / 1000)
     experiment = finished.data.tags.get("whichlora.experiment", "all")
+    ui = ui_command()
     command = f"whichlora runs --kind {kind} --experiment {shlex.quote(experiment)}"
     return (
         f"Already done: {kind} {finished.info.run_id} of {ended:%Y-%m-%d %H:%M} has this spec; its results are used. "
-        f"`{command}` lists it; delete it in the UI (`make ui`) to run it again."
+        f"`{command}` lists it; delete it in the UI{f' (`{ui}`)' if ui else ''} to run it again."
     )
 
 

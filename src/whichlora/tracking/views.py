@@ -6,13 +6,19 @@ The names in a state are those of MLflow 3.17's UI, which ignores those that it 
 from __future__ import annotations
 
 import json
+import shlex
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import mlflow
 from mlflow.entities import Experiment
 from mlflow.tracking import MlflowClient
+
+from whichlora.caller import caller_folder
+from whichlora.masking import masked
+from whichlora.tracking.sqlite import database_file
 
 PREFIX = "mlflow.sharedViewState."
 """Tags of an experiment with the views that its menu "Views" offers."""
@@ -30,6 +36,20 @@ _PARAM_WIDTH, _METRIC_WIDTH = 75, 96
 """Pixels; with the UI's own widths the scores in the second language are beyond the edge of usual windows."""
 _CHARTS_RUNS = 100
 """Runs in a chart; the UI would show ten."""
+
+
+def ui_command() -> str | None:
+    """Return the command that opens the UI of the tracking database in use; None if a server shows it already.
+
+    In a clone of the repository that is `make ui`, which finds the program in the virtual environment.
+    """
+    uri = mlflow.get_tracking_uri()
+    file = database_file(uri)
+    if file is None:
+        return None
+    if file.parent != caller_folder():
+        return f"mlflow ui --backend-store-uri {shlex.quote(masked(uri))}"
+    return "make ui" if (file.parent / "Makefile").is_file() else "mlflow ui"
 
 
 @dataclass(frozen=True, kw_only=True)

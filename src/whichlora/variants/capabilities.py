@@ -61,7 +61,9 @@ def parse_needs(text: str) -> frozenset[str]:
     """
     names = [] if text == NO_NEEDS else [part.strip() for part in text.split(",")]
     if unknown := [name for name in names if name not in CAPABILITIES]:
-        allowed = f"{unknown[0] or 'an empty name'} is not a capability; allowed are {', '.join(CAPABILITIES)}"
+        allowed = (
+            f"{unknown[0] or 'an empty name'} is not a capability; allowed are {', '.join((NO_NEEDS, *CAPABILITIES))}"
+        )
         raise OptionError("needs", text, allowed)
     return frozenset(names)
 

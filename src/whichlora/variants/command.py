@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from whichlora.announcements import announced
 from whichlora.command_line import FOLDER, Command, exit_with
-from whichlora.errors import OptionError, check_choice, check_text, parse_integer
+from whichlora.errors import OptionError, check_choice, check_text, parse_integer, parse_unless
 from whichlora.models.loading import ModelShape, locate, read_shape
 from whichlora.models.packaged import DEFAULT, packaged_names
 from whichlora.models.quiet import quiet
@@ -43,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         output_format = check_choice("format", texts["format"], FORMATS)
         needs = parse_needs(texts["needs"])
-        rank = None if texts["rank"] == "auto" else parse_integer("rank", texts["rank"], 1)
+        rank = parse_unless("auto", parse_integer, "rank", texts["rank"], 1)
         with announced("Loading packages and the shape of the model."):
             shape = read_shape(locate(check_text("model", texts["model"])))
         shown = [variant for variant in (*CATALOGUE.values(), *_package_variants()) if has_all(variant.name, needs)]

@@ -68,5 +68,5 @@ def test_a_language_without_a_prompt_is_refused_by_name():
 
     Wider("en").check_prompts(["en", "xx"])
     Wider("item").check_prompts(["en", "sw"])
-    with pytest.raises(OptionError, match=r"^prompt_language=item: xnli has no prompt in xx; allowed is en$"):
+    with pytest.raises(OptionError, match=r"^prompt_language=item: xnli has no prompt in xx; allowed are en, auto$"):
         Wider("item").check_prompts(["en", "xx"])

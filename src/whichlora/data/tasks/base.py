@@ -88,7 +88,9 @@ class Task(ABC):
         """
         missing = [code for code in languages if code not in self.prompt_languages]
         if self.prompt_language == "item" and missing:
-            raise OptionError("prompt_language", "item", f"{self.name} has no prompt in {missing[0]}; allowed is en")
+            raise OptionError(
+                "prompt_language", "item", f"{self.name} has no prompt in {missing[0]}; allowed are en, auto"
+            )
 
     def written_in(self, item: Item) -> str:
         """Return the language in which instruction and labels are written for an item."""

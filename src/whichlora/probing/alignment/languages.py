@@ -9,7 +9,7 @@ from mlflow.entities import Run
 
 from whichlora.data.language_names import GROUPS, language_name
 from whichlora.data.logged_scores import interval_of
-from whichlora.text_tables import interval_text, table
+from whichlora.text_tables import SHARES, table
 
 _HEAD = ("", "pairs", "chance", "P@1 raw", "95 % CI", "P@1 centred", "P@1 CSLS", "MRR CSLS")
 _SHOWN = ("p1/{}/raw", "p1/{}/centred", "p1/{}/csls", "mrr/{}/csls")
@@ -40,7 +40,7 @@ def _row(probe: Run) -> list[str]:
     metrics = probe.data.metrics
     ends = interval_of(metrics, "headline/p1/to/raw")
     raw, *others = _scores([probe])
-    interval = "" if ends is None else interval_text(*ends)
+    interval = "" if ends is None else SHARES.interval(*ends)
     return [
         language_name(probe.data.params["language"]),
         probe.data.params["items"],
@@ -67,6 +67,6 @@ def _scores(probes: Sequence[Run]) -> list[str]:
         means = []
         for way in ("to", "from"):
             values = [probe.data.metrics.get(f"headline/{measure.format(way)}") for probe in probes]
-            means.append("-" if None in values else f"{fmean(value for value in values if value is not None):.3f}")
+            means.append("-" if None in values else SHARES.text(fmean(value for value in values if value is not None)))
         texts.append(" / ".join(means))
     return texts

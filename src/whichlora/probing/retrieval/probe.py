@@ -19,7 +19,7 @@ import pandas as pd
 
 from whichlora.announcements import announce
 from whichlora.data.word_pooling import retrieval_layer
-from whichlora.errors import check_choice
+from whichlora.errors import check_choice, parse_unless
 from whichlora.evaluation.ranking import tied_groups
 from whichlora.evaluation.translation_similarity import BLOCK, subtract, unit_norm_blocks
 from whichlora.models.hidden_states import EMBEDDING
@@ -49,7 +49,7 @@ def prepare(request: Request, probed: ProbedModel) -> PreparedProbe:
     assert isinstance(request.choices, RetrievalChoices)
     codes = xquad_r.LANGUAGES if request.language is None else [code.strip() for code in request.language.split(",")]
     for code in codes:
-        check_choice("language", code, xquad_r.LANGUAGES)
+        parse_unless("auto", check_choice, "language", code, xquad_r.LANGUAGES)
     probe = _RetrievalProbe(request, probed, tuple(code for code in xquad_r.LANGUAGES if code in codes))
     data = probe.data
     identity = {
