@@ -91,7 +91,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def all_blocks(fast_precision: str) -> list[Block]:
     """Return all blocks, for a machine whose matrix products are faster in `fast_precision`."""
-    from benchmarks import grid, probing, scoring, start, training
+    from benchmarks import busy, grid, probing, scoring, start, training
 
     return [
         *training.blocks(fast_precision),
@@ -99,6 +99,7 @@ def all_blocks(fast_precision: str) -> list[Block]:
         *probing.BLOCKS,
         *grid.blocks(fast_precision),
         *start.BLOCKS,
+        *busy.BLOCKS,
     ]
 
 

@@ -45,11 +45,12 @@ def with_start_adapter(plan: Plan, adapter: str) -> Plan:
 class Ours:
     """This project's training as one side of a comparison."""
 
-    def load(self, *, model: str, items: str, adapter: str, precision: str) -> None:
+    def load(self, *, model: str, items: str, adapter: str, precision: str, quantization: str = "none") -> None:
         """Load model and items for the requests that follow; training starts from the saved `adapter`."""
         quiet()
         self.examples = [Encoded(e["prompt"], e["answer"]) for e in json.loads(Path(items).read_text())]
-        plan = plan_of(model, precision=precision, epochs=1, learning_rate=2e-3, train_size=len(self.examples))
+        options = {"precision": precision, "quantization": quantization, "epochs": 1, "learning_rate": 2e-3}
+        plan = plan_of(model, **options, train_size=len(self.examples))
         self.plan = with_start_adapter(plan, adapter)
         freeze_gc()
 

@@ -15,12 +15,9 @@ from typing import Any
 
 import torch
 
+from benchmarks.gpu.shapes import LLAMA_8B
 from benchmarks.harness import quartiles_of, timed
 
-LLAMA_8B = {
-    **{"hidden_size": 4096, "intermediate_size": 14336, "num_hidden_layers": 32, "num_attention_heads": 32},
-    **{"num_key_value_heads": 8, "vocab_size": 128256, "max_position_embeddings": 8192},
-}
 TOKENS, ANSWER = 63, 2
 
 
@@ -70,7 +67,6 @@ def packed_step(runs: Sequence[Any]) -> None:
     from whichlora.training.multi_adapter import backward_together
 
     backward_together(runs)
-    _synchronize()
 
 
 def separate_steps(runs: Sequence[Any]) -> None:
@@ -83,12 +79,6 @@ def separate_steps(runs: Sequence[Any]) -> None:
         with packing.attention(run.model), run.autocast():
             loss, _ = answer_loss(run.model, to_device(packing.pack(run.examples), run.model.device))
         loss.backward()
-    _synchronize()
-
-
-def _synchronize() -> None:
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

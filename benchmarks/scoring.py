@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from benchmarks import items
-from benchmarks.harness import Bench, Block, Result, Row, agreement, alternate, timed
+from benchmarks.harness import Bench, Block, Result, Row, Seconds, agreement, alternate, timed
 from benchmarks.ours import plan_of
 from benchmarks.peers.usual import generated_texts, with_pad_token
 from whichlora.data.encoding import Encoder
@@ -19,6 +19,9 @@ from whichlora.evaluation.scores import score
 from whichlora.models.loading import load_model
 from whichlora.models.memory import freeze_gc
 from whichlora.training import adapter, base_cache
+
+if TYPE_CHECKING:
+    from whichlora.config.plan import Plan
 
 BATCH, WARM_UP_ITEMS = 16, 8
 """Batch size of `generate()` for labels, and number of warm-up items."""
@@ -77,38 +80,20 @@ def _measure(
     batch_size: int,
     parse: Callable[[list[str], Sequence[str]], Sequence[str | None]],
 ) -> Result:
-    from peft import PeftModel
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoModelForCausalLM
 
     precision = row.precision
     plan = plan_of(bench.model, task=task, precision=precision)
     encoder = Encoder(plan.task, plan.tokenizer)
     adapter_folder = trained_adapter(bench, task, make_items(encoder, "train", TRAIN_ITEMS[task]))
     test_items = make_items(encoder, "test", count)
-    prompts = [encoder.prompt(item) for item in test_items]
     options = {"revision": plan.source.revision, "dtype": DTYPES[precision]}
     plain = AutoModelForCausalLM.from_pretrained(plan.source.name_or_path, **options)
-    base_cache.give_back(load_model(plan.source, precision=precision, quantization="none"), plan)
-    tokenizer = with_pad_token(AutoTokenizer.from_pretrained(plan.source.name_or_path))
-    predicted: dict[str, Sequence[str | None]] = {}
-
-    def ours(count: int = count) -> None:
-        with base_cache.saved_model(plan, adapter_folder) as model:
-            predicted["ours"] = score(model, encoder, test_items[:count], scoring=plan.scoring, name=row.name).predicted
-
-    def theirs(count: int = count) -> None:
-        model = PeftModel.from_pretrained(plain, str(adapter_folder))
-        texts = generated_texts(
-            model, tokenizer, prompts[:count], batch_size=batch_size, max_new_tokens=plan.task.answer_tokens
-        )
-        predicted["theirs"] = parse(texts, plan.task.labels)
-        model.unload()
-
-    freeze_gc()
-    ours(WARM_UP_ITEMS)
-    theirs(WARM_UP_ITEMS)
-    measured = alternate(row.name, {"ours": timed(ours), "theirs": timed(theirs)}, bench.pairs)
+    found: dict[str, Any] = {}
+    sides = both_sides(plan, plain, adapter_folder, test_items, batch_size=batch_size, found=found)
+    measured = alternate(row.name, sides, bench.pairs)
     base_cache.checkout(plan)  # frees the model
+    predicted = {"ours": found["ours"].predicted, "theirs": parse(found["theirs"], plan.task.labels)}
     answers = predicted["theirs"]
     notes = [f"{len(set(answers))} different answers, {list(answers).count(None)} without one."]
     equal = agreement(predicted["ours"], answers, "predictions", limit=MIN_AGREEMENT[precision])
@@ -121,6 +106,42 @@ def _measure(
         equal=equal,
         notes=notes,
     )
+
+
+def both_sides(
+    plan: Plan, plain: Any, adapter_folder: Path, test_items: Sequence[Item], *, batch_size: int, found: dict[str, Any]
+) -> dict[str, Callable[[], Seconds]]:
+    """Load and warm up both sides, and return functions that answer all items and return their seconds.
+
+    Args:
+        plain: the base model, as the peer loads it.
+        batch_size: that of `generate()`.
+        found: where the sides put the scores and the texts of their latest call.
+    """
+    from peft import PeftModel
+    from transformers import AutoTokenizer
+
+    encoder = Encoder(plan.task, plan.tokenizer)
+    prompts = [encoder.prompt(item) for item in test_items]
+    precision, quantization = plan.spec.precision, plan.spec.quantization
+    base_cache.give_back(load_model(plan.source, precision=precision, quantization=quantization), plan)
+    tokenizer = with_pad_token(AutoTokenizer.from_pretrained(plan.source.name_or_path))
+
+    def ours(count: int = len(test_items)) -> None:
+        with base_cache.saved_model(plan, adapter_folder) as model:
+            found["ours"] = score(model, encoder, test_items[:count], scoring=plan.scoring, name=plan.task.name)
+
+    def theirs(count: int = len(test_items)) -> None:
+        model = PeftModel.from_pretrained(plain, str(adapter_folder))
+        found["theirs"] = generated_texts(
+            model, tokenizer, prompts[:count], batch_size=batch_size, max_new_tokens=plan.task.answer_tokens
+        )
+        model.unload()
+
+    freeze_gc()
+    ours(WARM_UP_ITEMS)
+    theirs(WARM_UP_ITEMS)
+    return {"ours": timed(ours), "theirs": timed(theirs)}
 
 
 def trained_adapter(bench: Bench, task: str, train_items: Sequence[Item]) -> Path:

@@ -14,17 +14,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from benchmarks import items
 from benchmarks.harness import Bench, Block, Equality, Result, Row, alternate
 from benchmarks.workers import Worker, running_worker
+from whichlora import cores
 from whichlora.config.options import RUN_OPTIONS
 from whichlora.data.encoding import Encoder
 from whichlora.data.tasks import get_task
-from whichlora.models.loading import ModelSource, load_model, load_tokenizer, locate, read_config, read_shape
+from whichlora.models.loading import ModelSource, load_tokenizer, locate, read_config, read_shape
 
 BATCH = 16
+OURS = "benchmarks.ours"
 LIMIT = 1e-5
 """Highest relative difference of gradients: the norm of a tensor's difference over its norm, of the worst tensor."""
 TRAINER = "transformers Trainer + PEFT"
@@ -63,7 +65,7 @@ def measure(bench: Bench, wanted: Sequence[str], rows: Sequence[Row]) -> list[Re
     inputs = prepare(bench, bench.steps * BATCH) | {"precision": precision}
     with contextlib.ExitStack() as stack:
         start = partial(_start_worker, bench, stack)
-        ours = start("benchmarks.ours", **inputs)
+        ours = start(OURS, **inputs)
         theirs = {row.name: _start_peer(row.name, bench, start, inputs) for row in rows}
         equal = {name: check_gradients(ours, peer, bench.scratch, precision) for name, peer in theirs.items()}
         request: Mapping[str, Any] = {"count": bench.steps * BATCH, "batch_size": BATCH}
@@ -90,7 +92,7 @@ def measure_memory(bench: Bench, wanted: Sequence[str]) -> list[Result]:
     Both processes start together, which saves time, and then train one after the other.
     """
     inputs = prepare(bench, BATCH, longest_of=20 * BATCH) | {"precision": "fp32"}
-    measured: dict[str, list[float]] = {"benchmarks.ours": [], "benchmarks.peers.usual": []}
+    measured: dict[str, list[float]] = {OURS: [], "benchmarks.peers.usual": []}
     log = bench.scratch / "memory.log"
     for _ in range(bench.pairs):
         with contextlib.ExitStack() as stack:
@@ -148,19 +150,28 @@ def prepare(bench: Bench, count: int, *, longest_of: int | None = None) -> dict[
 
 
 def save_start_adapter(source: ModelSource, folder: Path) -> Path:
-    """Save a LoRA of rank 8 on all linear layers with both factors random, so that both have nonzero gradients."""
+    """Save a LoRA of rank 8 on all linear layers with both factors random, so that both have nonzero gradients.
+
+    The model is built without its weights, which may be those of a large model.
+    """
     if not folder.is_dir():
         from peft import LoraConfig, get_peft_model
+        from transformers import AutoModelForCausalLM
 
-        torch.manual_seed(0)
-        base = load_model(source, precision="fp32", quantization="none")
         names = list(read_shape(source).linears)
         config = LoraConfig(r=8, lora_alpha=16, target_modules=names, task_type="CAUSAL_LM")
-        model = get_peft_model(base, config)
-        for name, parameter in model.named_parameters():
-            if "lora_B" in name:
-                torch.nn.init.normal_(parameter, std=0.01)
-        model.save_pretrained(str(folder))
+        with torch.device("meta"):
+            model = get_peft_model(AutoModelForCausalLM.from_config(read_config(source)), config)
+        torch.manual_seed(0)
+        factors = {
+            name.replace(".default", ""): torch.randn(p.shape) * (0.01 if "lora_B" in name else p.shape[1] ** -0.5)
+            for name, p in model.named_parameters()
+            if p.requires_grad
+        }
+        config.base_model_name_or_path = source.name_or_path
+        config.inference_mode = True
+        config.save_pretrained(str(folder))
+        save_file(factors, folder / "adapter_model.safetensors")
     return folder
 
 
@@ -199,7 +210,9 @@ def useful_flops(bench: Bench, path: Path) -> float:
 def _start_worker(
     bench: Bench, stack: contextlib.ExitStack, module: str, python: str | None = None, **inputs: Any
 ) -> Worker:
-    options = {"python": python} if python else {}
+    options: dict[str, Any] = {"python": python} if python else {}
+    if module == OURS:
+        options["variables"] = cores.waiting_variables()
     log = bench.scratch / f"{module}.log"
     worker = stack.enter_context(running_worker(module, threads=bench.threads, log=log, **options))
     worker.ask("load", **inputs)

@@ -29,15 +29,38 @@ class Stopwatch:
     cpu: float = 0.0
 
     def __enter__(self) -> Stopwatch:
+        wait_for_gpu()
         self._began = time.perf_counter(), _cpu_seconds()
         return self
 
     def __exit__(self, *error: object) -> None:
+        wait_for_gpu()
         self.wall, self.cpu = time.perf_counter() - self._began[0], _cpu_seconds() - self._began[1]
 
     def seconds(self) -> dict[str, float]:
         """Return the seconds by clock, as the answer to a request."""
         return {"wall": self.wall, "cpu": self.cpu}
+
+
+def wait_for_gpu() -> None:
+    """Wait until the GPU, if torch uses one, has done what was asked of it."""
+    if (torch := _torch_with_gpu()) is not None:
+        torch.cuda.synchronize()
+
+
+def _torch_with_gpu() -> Any:
+    """Return torch if this process has imported it and it has a GPU, else None; the peers may have no torch."""
+    torch = sys.modules.get("torch")
+    return torch if torch is not None and torch.cuda.is_available() else None
+
+
+def _gpu_peak_mib() -> float:
+    """Return the most GPU memory in MiB that torch has held since the last request; 0 without a GPU."""
+    if (torch := _torch_with_gpu()) is None:
+        return 0.0
+    peak: float = torch.cuda.max_memory_allocated() / 2**20
+    torch.cuda.reset_peak_memory_stats()
+    return peak
 
 
 def _cpu_seconds() -> float:
@@ -72,6 +95,7 @@ def serve(side: object) -> None:
             answer = getattr(side, request.pop("verb"))(**request) or {}
             answer["cpu_total"] = _cpu_seconds()
             answer["peak_mib"] = _peak_mib()
+            answer["gpu_peak_mib"] = _gpu_peak_mib()
         except Exception:
             answer = {"error": traceback.format_exc()}
         print(json.dumps(answer), file=answers, flush=True)

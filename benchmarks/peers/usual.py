@@ -50,7 +50,7 @@ def make_trainer(
     arguments = TrainingArguments(
         output_dir=tempfile.gettempdir(),
         per_device_train_batch_size=batch_size,
-        use_cpu=True,
+        use_cpu=not torch.cuda.is_available(),
         save_strategy="no",
         logging_strategy="no",
         report_to="none",
@@ -75,7 +75,8 @@ def generated_texts(
     tokenizer.padding_side = "left"
     texts: list[str] = []
     for start in range(0, len(prompts), batch_size):
-        batch = tokenizer.pad({"input_ids": list(prompts[start : start + batch_size])}, return_tensors="pt")
+        rows = {"input_ids": list(prompts[start : start + batch_size])}
+        batch = tokenizer.pad(rows, return_tensors="pt").to(model.device)
         output = model.generate(
             **batch, max_new_tokens=max_new_tokens, do_sample=False, pad_token_id=tokenizer.pad_token_id
         )
@@ -109,6 +110,11 @@ class TrainerPeer:
         self.tokenizer = with_pad_token(AutoTokenizer.from_pretrained(model))
         self.examples = read_examples(items)
 
+    def start_model(self) -> Any:
+        """Return the base model with the start adapter."""
+        base = AutoModelForCausalLM.from_pretrained(self.model_path)
+        return PeftModel.from_pretrained(base, self.adapter, is_trainable=True)
+
     def trainer(self, model: Any, examples: Sequence[Example], *, batch_size: int, optimizer: Any) -> Trainer:
         """Return a trainer of one epoch."""
         bf16 = self.precision == "bf16"
@@ -127,8 +133,7 @@ class TrainerPeer:
         from benchmarks.workers import Stopwatch
 
         set_seed(0)
-        base = AutoModelForCausalLM.from_pretrained(self.model_path)
-        model = PeftModel.from_pretrained(base, self.adapter, is_trainable=True)
+        model = self.start_model()
         optimizer = (
             GradientRecorder([(n, p) for n, p in model.named_parameters() if p.requires_grad]) if record else None
         )

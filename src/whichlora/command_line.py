@@ -12,7 +12,7 @@ from typing import Any, NoReturn, TextIO
 import click
 from click.shell_completion import CompletionItem
 
-from whichlora import __version__, termination
+from whichlora import __version__, cores, termination
 from whichlora.errors import did_you_mean, printable
 from whichlora.masking import mask_output
 
@@ -156,12 +156,13 @@ def escape_what_cannot_be_shown() -> None:
 def exit_with(main: Callable[[], int]) -> NoReturn:
     """Run a command and exit with its status, or with 128 and the number of the signal that ended it.
 
-    Passwords are masked in all that it prints.
+    Passwords are masked in all that it prints, and the threads of OpenMP are set up, so torch must not be imported yet.
 
     If the reader of the output is gone, as in `whichlora variants | head`, exit quietly with the status of a process
     killed by SIGPIPE.
     """
     mask_output()
+    cores.configure()
     warnings.formatwarning = _format_warning
     warnings.showwarning = _show_once
     termination.install()

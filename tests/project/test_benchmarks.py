@@ -138,7 +138,7 @@ def test_another_answer_is_noticed(
 
 @pytest.mark.slow
 def test_rows_with_processes_of_their_own(tiny_model: str, tmp_path: Path) -> None:
-    names = "training-fp32,training-bf16,training-windowed-fp32,memory,grid,start"
+    names = "training-fp32,training-bf16,training-windowed-fp32,memory,grid,start,busy,waiting"
     status, rows = measured(tiny_model, tmp_path / "results.json", names)
     assert status == 0
     assert rows["training-fp32"]["equal"]["value"] < training.LIMIT
@@ -147,6 +147,8 @@ def test_rows_with_processes_of_their_own(tiny_model: str, tmp_path: Path) -> No
     assert len(rows["grid"]["ours"]["wall"]) == 2
     assert rows["memory"]["ours_summary"]["median"] > 100
     assert rows["start"]["value"] > 1
+    assert rows["busy"]["theirs"] == rows["waiting"]["ours"]  # the step at rest
+    assert "With OpenMP's own waiting" in rows["busy"]["notes"][0]
 
 
 def test_without_weights_the_windowed_rows_have_a_random_model_of_the_shape(

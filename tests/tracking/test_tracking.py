@@ -146,6 +146,7 @@ def test_every_spec_field_and_the_versions_are_params(finished: Finished) -> Non
     for package in ("torch", "transformers", "peft", "mlflow"):
         assert finished.params[f"version/{package}"] == version(package)
     assert {"version/whichlora", "model_revision"} <= finished.params.keys()
+    assert finished.params["threads"] == "1"
 
 
 def test_spec_json_holds_fields_from_which_the_fingerprints_are_recomputed(finished: Finished) -> None:

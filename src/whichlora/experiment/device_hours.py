@@ -61,17 +61,17 @@ def device_hours(runs: Iterable[Outline], models: Mapping[str, ModelSize] = MODE
     for run in runs:
         if run.run in known:
             continue
-        model, lengths = models.get(run.options.model), _lengths(run)
+        model, lengths = models.get(run.options.model), item_lengths(run)
         if model is None or lengths is None or not model.fills_the_device:
             return None
-        tested = {role: _test_items(run, role) * tokens for role, tokens in lengths.items()}
-        flops = _forward(model) * tested["tl"]
+        tokens = {part: {role: n * lengths[role] for role, n in roles.items()} for part, roles in items(run).items()}
+        flops = _forward(model) * tokens["test"]["tl"]
         known.add(run.run)
         if run.adapter not in trained:
             trained.add(run.adapter)
             # English is scored once per adapter.
-            flops += _forward(model) * (tested.get("en", 0.0) + _validation_tokens(run, lengths))
-            flops += _training(run, model) * _training_tokens(run, lengths)
+            flops += _forward(model) * (tokens["test"].get("en", 0.0) + sum(tokens["validation"].values()))
+            flops += _training(run, model) * sum(tokens["training"].values())
             seconds += OVERHEAD
         seconds += flops / (PEAK * UTILISATION)
     return seconds / 3600
@@ -108,8 +108,8 @@ def _training(run: Outline, model: ModelSize) -> float:
     return _forward(model) * (1 + (model.blocks - first) / model.blocks)
 
 
-def _lengths(run: Outline) -> dict[str, float] | None:
-    """Return the mean tokens of an item by role, or None."""
+def item_lengths(run: Outline) -> dict[str, float] | None:
+    """Return the mean tokens of an item by role (`en`, `tl`), or None if they are not known."""
     tokens = TOKENS.get(run.task.name, {})
     found = {}
     for role, languages in run.task.roles(target_languages(run.task, run.options.language)).items():
@@ -119,21 +119,24 @@ def _lengths(run: Outline) -> dict[str, float] | None:
     return found
 
 
-def _test_items(run: Outline, role: str) -> float:
-    if run.sizes.test_size is not None:
-        return run.sizes.test_size
-    languages = run.task.roles(target_languages(run.task, run.options.language))[role]
-    return sum(TEST_ITEMS[run.task.name][code] for code in languages)
+def items(run: Outline) -> dict[str, dict[str, float]]:
+    """Return how many items a run reads in `training`, `validation` and `test`, by role, with repetitions.
 
-
-def _training_tokens(run: Outline, lengths: Mapping[str, float]) -> float:
-    sizes = run.sizes
+    Validation items are read to select the checkpoint after each epoch, and those of all roles at the end.
+    """
+    sizes, roles = run.sizes, run.task.roles(target_languages(run.task, run.options.language))
     target = target_count(sizes.tl_ratio, sizes.train_size)
     source = trained_count(sizes.tl_ratio, sizes.train_size, sizes.composition) - target
-    return run.epochs * (target * lengths["tl"] + source * lengths.get("en", 0.0))
+    trained = {"en": source, "tl": target}
+    read = {role: 1 + run.epochs * (sizes.select_on in (role, "mean")) for role in roles}
+    return {
+        "training": {role: run.epochs * trained[role] for role in roles},
+        "validation": {role: sizes.validation_size * times for role, times in read.items()},
+        "test": {role: _test_items(run, languages) for role, languages in roles.items()},
+    }
 
 
-def _validation_tokens(run: Outline, lengths: Mapping[str, float]) -> float:
-    """Return the tokens that are read to select the checkpoint after each epoch, and of all roles at the end."""
-    selecting = [tokens for role, tokens in lengths.items() if run.sizes.select_on in (role, "mean")]
-    return run.sizes.validation_size * (run.epochs * sum(selecting) + sum(lengths.values()))
+def _test_items(run: Outline, languages: Sequence[str]) -> float:
+    if run.sizes.test_size is not None:
+        return run.sizes.test_size
+    return sum(TEST_ITEMS[run.task.name][code] for code in languages)

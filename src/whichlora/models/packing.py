@@ -42,11 +42,13 @@ _FAMILIES = (
     "ministral",
     "ministral3",
     "mistral",
+    "mixtral",
     "olmo2",
     "olmo3",
     "phi3",
     "qwen2",
     "qwen3",
+    "qwen3_moe",
     "smollm3",
     "starcoder2",
 )
@@ -84,9 +86,18 @@ def can_pack(model: Any) -> bool:
 
     Whether texts are longer than the window of a sliding layer does not matter: `_attend` applies the window to these.
     """
+    return not reason_to_pad(model)
+
+
+def reason_to_pad(model: Any) -> str:
+    """Return why examples cannot be packed, in words; "" if they can."""
     config = model.config.get_text_config()
-    layers = set(getattr(config, "layer_types", None) or ())
-    return is_tested(config) and config._attn_implementation == "sdpa" and layers <= _LAYERS
+    if not is_tested(config):
+        return f"packing is not tested with the architecture {config.model_type}"
+    if config._attn_implementation != "sdpa":
+        return f"the model's attention is {config._attn_implementation}, not sdpa"
+    others = set(getattr(config, "layer_types", None) or ()) - _LAYERS
+    return f"the model has layers of type {', '.join(sorted(others))}" if others else ""
 
 
 def can_share_prefixes(model: Any) -> bool:

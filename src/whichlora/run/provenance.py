@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+import torch
+
 from whichlora import __version__
 from whichlora.caller import given_path
 from whichlora.config.plan import Plan
@@ -36,8 +38,8 @@ def log_provenance(plan: Plan, log: RunLog) -> None:
     fields = spec.to_dict()
     versions = {f"version/{package}": number for package, number in package_versions(plan).items()}
     left_out = {"not_adapted": plan.not_adapted} if plan.not_adapted else {}
-    revision = {"model_revision": plan.source.revision or spec.model_digest}
-    log.params({**fields, **_task_params(plan), **left_out, **versions, **revision, **_text_params(plan)})
+    place = {"model_revision": plan.source.revision or spec.model_digest, "threads": torch.get_num_threads()}
+    log.params({**fields, **_task_params(plan), **left_out, **versions, **place, **_text_params(plan)})
     with tempfile.TemporaryDirectory() as scratch:
         path = Path(scratch) / "spec.json"
         path.write_text(json.dumps({**spec.identity, "fingerprint": spec.fingerprint}, indent=2), encoding="utf-8")

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 
-from whichlora import termination
+from whichlora import cores, termination
 from whichlora.announcements import announce
 from whichlora.errors import OptionError, check_choice, parse_integer
 from whichlora.parallel import distributed
@@ -83,8 +83,7 @@ class LocalProcesses:
         import torch
 
         environment = {**os.environ, **mark_worker(number), termination.PARENT: str(os.getpid())}
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        environment.setdefault("OMP_NUM_THREADS", str(max(1, cores // self.workers)))
+        environment |= cores.worker_variables(self.workers)
         if torch.cuda.is_available():
             all_devices = ",".join(map(str, range(torch.cuda.device_count())))
             visible = os.environ.get("CUDA_VISIBLE_DEVICES", all_devices).split(",")

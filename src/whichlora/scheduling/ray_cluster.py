@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from whichlora import termination
+from whichlora import cores, termination
 from whichlora.announcements import announced
 from whichlora.caller import caller_folder
 from whichlora.errors import OptionError
@@ -103,8 +103,8 @@ class RayTasks:
         nodes = [node["Resources"] for node in self._ray.nodes() if node["Alive"] and node["Resources"].get("CPU")]
         if any(resources.get("GPU") for resources in nodes):
             return {"num_cpus": 1, "num_gpus": 1}
-        cores = [int(resources["CPU"]) for resources in nodes] or [1]
-        return {"num_cpus": max(1, min(sum(cores) // self.workers, *cores))}
+        counts = [int(resources["CPU"]) for resources in nodes] or [1]
+        return {"num_cpus": max(1, min(sum(counts) // self.workers, *counts))}
 
 
 def _probe(address: str, node_ip: str) -> None:
@@ -167,6 +167,7 @@ def _work(job: Job, environment: Mapping[str, str], folder: str) -> int:
     """
     termination.install()  # `ray.cancel` arrives as SIGINT
     os.environ.update(environment)
+    cores.configure()
     if Path(folder).is_dir():  # relative paths stay valid on machines that share the folder
         os.chdir(folder)
     return int(importlib.import_module(job.module).main(job.arguments))

@@ -15,6 +15,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from whichlora.announcements import announce
 from whichlora.config.plan import Plan
 from whichlora.data.batching import collate, to_device
 from whichlora.data.encoding import Encoded, EncodedPair, Encoder
@@ -106,6 +107,8 @@ class AnswerTokens(Objective):
         return torch.stack(losses).sum() if len(losses) > 1 else losses[0]
 
     def optimized_for(self, model: Any) -> AnswerTokens:
+        reason = packing.reason_to_pad(model)
+        announce(f"Texts are padded, which takes longer than packing them: {reason}." if reason else "")
         return replace(
             self,
             packs=packing.can_pack(model),
