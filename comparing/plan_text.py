@@ -57,7 +57,7 @@ def round_text(results: Results, costs: Costs) -> str:
 
 
 def _behind(standing: Standing) -> str:
-    return f"{fixed(standing.behind, 1)} behind ({interval_of(standing)})"
+    return f"{fixed(standing.behind, 1)} points behind (interval {interval_of(standing)})"
 
 
 def _title(plan: Plan) -> str:
