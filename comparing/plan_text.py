@@ -95,7 +95,7 @@ def _settings(comparison: Comparison, studies: Studies | None) -> list[str]:
 
 
 def _behind(standing: Standing) -> str:
-    return f"{fixed(standing.behind, 1)} behind ({interval_of(standing)})"
+    return f"{fixed(standing.behind, 1)} points behind (interval {interval_of(standing)})"
 
 
 def _title(plan: Plan) -> str:

@@ -124,7 +124,11 @@ def _narrowed(results: Results) -> Iterator[str]:
         return
     kept = [standing.method for standing in verdict.standings if standing.state != "dropped"]
     found = differences(results.scores, kept[0], max_seeds=rule.max_seeds, confidence=rule.confidence)
-    texts = [f"{d.method} {fixed(d.behind, 1)} behind ({interval(*d.interval)})" for d in found if d.method in kept]
+    texts = [
+        f"{d.method} {fixed(d.behind, 1)} points behind (interval {interval(*d.interval)})"
+        for d in found
+        if d.method in kept
+    ]
     if texts:
         yield f"Over all {len(results.scores)} seeds, against {kept[0]}: {', '.join(texts)}."
 

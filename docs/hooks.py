@@ -19,6 +19,8 @@ HOME, COPIES = "index.md", "repository"
 ALWAYS = ("CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md", "benchmarks/README.md")
 LANGUAGES = {".py": "python", ".yaml": "yaml", ".yml": "yaml", ".cff": "yaml", ".toml": "toml", ".json": "json"}
 _LINK = re.compile(r"(!?\[(?:[^\]\[]|\[[^\]]*\])*\]\()([^)\s#]+)(#[^)\s]*)?\)")
+_IMAGE = re.compile(r'(<a [^>]*>\s*)?(<img [^>]*?src="([^"]+)"[^>]*>)')
+_NAME = re.compile(r"(?<=<code>)\w+_\w+(?=</code>)")
 _CODE = re.compile(r"^(```.*?^```|~~~.*?^~~~)$|`[^`\n]+`", re.DOTALL | re.MULTILINE)
 
 
@@ -45,6 +47,12 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
     """Lead links that leave docs/ to the pages of those files."""
     uri = page.file.src_uri
     return markdown if uri == HOME or uri.startswith(f"{COPIES}/") else _relinked(markdown, f"docs/{uri}", uri)
+
+
+def on_page_content(html: str, **_: Any) -> str:
+    """Lead each image to itself in full size, and let long names be broken after underscores: for narrow screens."""
+    html = _IMAGE.sub(lambda found: found[0] if found[1] else f'<a href="{found[3]}">{found[2]}</a>', html)
+    return _NAME.sub(lambda found: found[0].replace("_", "_<wbr>"), html)
 
 
 def _text(path: str, place: str) -> str:

@@ -172,15 +172,15 @@ def _left_out_blocks(records: Records) -> list[str]:
             continue
         listed = enumerate_few(blocks)
         where = names_in(records).of(outcome)
-        what = f"In {where} the methods are not shown to exceed the best shallow baseline at {listed}"
+        what = f"In {where} the methods are not shown to exceed the best shallow baseline"
         everything = pair_tests(of_outcome, f"{PRIMARY}, {ALL_BLOCKS}")
         if any(r.n == 0 for r in find(of_outcome, test=KEPT)):
-            sentences.append(f"{what}, which is every block.")
+            sentences.append(f"{what} in any block ({listed})." if len(blocks) > 1 else f"{what}.")
             continue
         differing = sum(map(is_significant, everything))
         now = sum(map(is_significant, pair_tests(of_outcome)))
         sentences.append(
-            f"{what}; the primary analysis leaves {'it' if len(blocks) == 1 else 'them'} out "
+            f"{what} at {listed}; the primary analysis leaves {'it' if len(blocks) == 1 else 'them'} out "
             f"({count(now, 'pair')} of methods differ{'s' * (now == 1)}; with all blocks, {differing:,})."
         )
     return sentences

@@ -203,6 +203,7 @@ def test_where_nothing_is_above_the_floor_nothing_is_recommended():
         "No method is recommended: the methods are not shown to exceed the best shallow baseline in any block."
     ]
     assert needs(records, "tl", 1.0) == []
+    assert sentences._left_out_blocks(records)[0].count("in any block (") == 1
 
 
 def test_a_method_that_half_of_the_time_is_no_better_than_a_floor_is_not_recommended():

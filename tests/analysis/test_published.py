@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -67,6 +68,19 @@ def test_the_table_of_runs_is_the_tracking_database(home: Path) -> None:
         assert run.data.metrics[f"test/{row['outcome']}/f1"] == row["f1"]
         assert (run.data.params["variant"], int(run.data.params["seed"])) == (row["variant"], row["seed"])
         assert float(run.data.params["tl_ratio"]) == row["tl_ratio"]
+
+
+def test_a_cell_of_the_page_follows_from_the_predictions(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The page's own Python, called in the folder of the archive."""
+    page = (STUDY / "README.md").read_text(encoding="utf-8")
+    (block,) = re.findall(r"^```python\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
+    exec(block, {})
+    printed = [float(line) for line in capsys.readouterr().out.split()]
+    comment = re.search("# (.+)", block)
+    assert comment is not None
+    assert [f"{score:.1f}" for score in printed] == re.findall(r"[\d.]+", comment[1])
+    row = next(line for line in page.splitlines() if line.startswith("| DoRA |"))
+    assert row.endswith(f" / {sum(printed) / 3:.1f} |")
 
 
 @pytest.mark.parametrize("name", DESIGNS)

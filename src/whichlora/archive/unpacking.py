@@ -62,7 +62,8 @@ def unpack(archive: Path, folder: Path, *, limit: float = 20) -> str:
         for parent in () if done else new_parents:
             with suppress(OSError):
                 parent.rmdir()
-    return f"{runs} runs in {folder}. Call `mlflow ui`, `analyze` or the commands of the runs there."
+    after = "In that folder `mlflow ui`, `whichlora runs`, `whichlora analyze` and the commands of the runs find them."
+    return f"{runs} runs in {folder}. {after}"
 
 
 def _adopt(stage: Path, folder: Path) -> int:

@@ -52,7 +52,8 @@ def predict(request: Request) -> None:
             raise
     seconds = time.monotonic() - start
     where = "" if request.output is None else f", written to {request.output}"
-    print(printable(f"{len(frame):,} rows predicted in {format_duration(seconds)}{where}"), file=sys.stderr)
+    rows = "1 row" if len(frame) == 1 else f"{len(frame):,} rows"
+    print(printable(f"{rows} predicted in {format_duration(seconds)}{where}"), file=sys.stderr)
 
 
 def _located(error: OptionError) -> str:
