@@ -6,6 +6,7 @@ import ast
 import importlib
 import importlib.util
 import itertools
+import os
 import re
 import subprocess
 import tomllib
@@ -180,6 +181,8 @@ def check(command: Command, page: Path) -> None:
         return
     if program == "export":
         check_variables(dict(word.split("=", 1) for word in words))
+    elif "/" in program:  # a script of the project
+        assert os.access(ROOT / program, os.X_OK), program
     elif program not in OUTSIDE:
         CHECKS[program](words, page)
 
