@@ -104,7 +104,9 @@ def test_a_wrong_value_ends_in_status_2(capsys: pytest.CaptureFixture[str]) -> N
 def test_a_value_may_look_like_an_option(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["run", "--tl_ratio", "-0.5"]) == 2
     assert main(["run", "--tl_ratio=-0.5"]) == 2
-    assert capsys.readouterr().err.count("error: tl_ratio=-0.5: must be a number at least 0 and at most 1\n") == 2
+    assert (
+        capsys.readouterr().err.count("error: tl_ratio=-0.5: must be a number at least 0 and at most 1, or auto\n") == 2
+    )
 
 
 def test_a_package_that_is_not_installed_is_named(

@@ -89,7 +89,7 @@ def test_needs_filters_variants(tiny_model: str, capsys: pytest.CaptureFixture[s
     assert capsys.readouterr().out == "No variant has all of these capabilities.\n"
     assert variants(["--model", tiny_model, "--needs", "nf4,speed"]) == 2
     assert capsys.readouterr().err.startswith(
-        "error: needs=nf4,speed: speed is not a capability; allowed are nf4, bf16"
+        "error: needs=nf4,speed: speed is not a capability; allowed are none, nf4, bf16"
     )
 
 

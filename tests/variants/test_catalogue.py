@@ -79,4 +79,4 @@ def test_a_bad_option_ends_with_status_2_and_one_line(
 def test_a_bad_option_as_a_process() -> None:
     status, out, err = called("--rank", "many")
     assert (status, out) == (2, "")
-    assert err == "error: rank=many: must be a whole number from 1 to 1000000000\n"
+    assert err == "error: rank=many: must be a whole number from 1 to 1000000000, or auto\n"
