@@ -36,7 +36,7 @@ DEFAULTS = {name: default for name, (default, _) in OPTIONS.items()}
         ),
         (
             {"kind": "alignment", "pairs": "nowhere.tsv"},
-            "pairs=nowhere.tsv: must be words (packaged), task, tatoeba, a UTF-8 file of pairs, or auto; there is no such file",
+            "pairs=nowhere.tsv: must be words (packaged), task, tatoeba, a UTF-8 file of pairs, or auto",
         ),
         ({"kind": "weights", "language": "sw"}, "language=sw: has no effect with kind=weights, which reads no items"),
         ({"kind": "alignment", "task": "atlas-nli"}, "task=atlas-nli: has no effect with kind=alignment"),
