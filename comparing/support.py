@@ -47,7 +47,8 @@ def cost_text(costs: Costs) -> str:
     text = f"Cost: {format_duration(costs.spent)} of device time"
     text += f", {format_duration(costs.tuning)} of which for tuning" if costs.tuning else ""
     text += f"; {count(costs.runs, 'run')} used"
-    text += f", {costs.reused} of which were there already" if costs.reused else ""
+    known = "all" if costs.reused == costs.runs else costs.reused
+    text += f", {known} of which were there already" if costs.reused else ""
     if costs.grid is not None:
         runs = count(costs.grid_runs, "run")
         text += f". All methods with all seeds would be {runs}, about {format_duration(costs.grid)}"

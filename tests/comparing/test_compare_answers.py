@@ -46,7 +46,10 @@ def test_the_cheaper_of_two_level_methods_is_taken_and_registered(
     lead = "Take PiSSA: PiSSA and LoRA are level within 1.5 points, and it has the fewest trainable parameters (1,000, "
     assert lead in printed
     answer_lines = printed[printed.index("Take PiSSA") :].splitlines()
-    assert len([line for line in answer_lines if not line.startswith(("Results", "Report"))]) <= 20
+    answer_text = [line for line in answer_lines if not line.startswith(("Results", "Report"))]
+    assert len(answer_text) <= 20
+    page = (Path(__file__).parents[2] / "docs" / "compare.md").read_text(encoding="utf-8")
+    assert "\n".join(answer_text) in page
     assert not any("done: " in line for line in printed.splitlines())  # nothing was trained
 
     run, answer = stored(comparison)
