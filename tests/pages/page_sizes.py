@@ -53,12 +53,10 @@ def sized(name: str, arguments: Sequence[str]) -> list[str]:
         size = size | {"items": "3"}  # all that the invented file has
     if name in ("predict", "export") or "weights" in arguments or set(arguments) & {"--help", "--version"}:
         size = {}
-    if "--rungs" in given and "trials" in size:
-        size = size | {
-            "trials": "4",
-            "train_size": "32",
-            "batch_size": "2",
-        }  # one bracket with 4 batches at least
+    if "--rungs" in given and "trials" in size:  # one bracket with 4 batches at least
+        size = size | {"trials": "4", "train_size": "32", "batch_size": "2"}
+    if "--tune" in given:
+        size = size | {"tune": "0.1", "trials": "2", "rungs": "1"}
     if name in ("tune", "compare") and "--variant" in given:
         variants = result[given["--variant"]].split(",")
         size = size | {"variant": ",".join(variants[: 1 if "--rungs" in given else 2])}
