@@ -8,6 +8,7 @@ whichever is longer. `docs/device-hours.md` states the assumptions and has the t
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -236,5 +237,11 @@ def report() -> str:
     return "\n\n".join([rows_table(), packing_table(), hours_table(table_2)])
 
 
-if __name__ == "__main__":
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Print all tables."""
+    argparse.ArgumentParser(description=__doc__).parse_args(arguments)
     print(report())
+
+
+if __name__ == "__main__":
+    main()
