@@ -32,8 +32,11 @@ REQUIRED = {
     "diff": ["x", "y"],
     "cache": ["--yes", "true"],
 }
-KINDS = {name: ["--kind", "alignment"] for name in ("pairs", "first_token", "against")}
-"""Further options of `probe` without which one has no effect."""
+FURTHER = {
+    "probe": {name: ["--kind", "alignment"] for name in ("pairs", "first_token", "against")},
+    "compare": {name: ["--tune", "2"] for name in ("trials", "space", "rungs")},
+}
+"""Further options of commands without which one has no effect."""
 ANY = {
     "experiment": "looked up in the database",
     "method": "looked up in the database",
@@ -105,7 +108,7 @@ def test_an_error_names_the_option_the_value_and_every_word(
     for option in (option for own, option in options() if own == path):
         value = OTHERS.get(option, BAD)
         given = [part for part in REQUIRED.get(path, []) if not (path == "compare" and option == "variant")]
-        given += KINDS.get(option, []) if path == "probe" else []
+        given += FURTHER.get(path, {}).get(option, [])
         try:
             status = main([*path.split(), *given, f"--{option}", value])
         except SystemExit as end:
