@@ -46,7 +46,7 @@ STUDY = {
 """Options that say what the runs are, by the command line instead of a file."""
 RULE = {
     "seed": ("1", "Seeds of the first rounds in ascending order, separated by commas; the next integers follow."),
-    "max_seeds": ("20", "Number of seeds at most. Part of what is fixed before the first seed."),
+    "max_seeds": ("20", "Number of seeds at most, 3 or more. Part of what is fixed before the first seed."),
     "margin": ("1", "Difference in points within which methods count as level. Fixed before the first seed."),
     "confidence": ("0.95", "Confidence of all statements together, at every look. Fixed before the first seed."),
     "primary": (
