@@ -23,7 +23,7 @@ from whichlora.experiment.progress import survey_runs
 from whichlora.models.memory import freeze_gc
 from whichlora.run import seed_summary
 from whichlora.scheduling import storage
-from whichlora.scheduling.jobs import Engine, Job, is_worker
+from whichlora.scheduling.jobs import Engine, Job, is_worker, run_workers
 from whichlora.text_tables import terminal_width
 from whichlora.tracking.client import check_writable, create_work_folder, database_exists, experiment_id, is_read_only
 from whichlora.tracking.experiment_page import results_line, store_about
@@ -171,9 +171,7 @@ class Rounds:
         """
         if self._request.engine is None or self._ended() is not None:
             return self._work_here()
-        failures = self._request.engine.run(Job("comparing.compare", self._request.arguments), self._tell)
-        if failures:
-            print(f"{len(failures)} workers failed: {'; '.join(failures)}.", file=sys.stderr)
+        run_workers(self._request.engine, Job("comparing.compare", self._request.arguments), self._tell)
         self._read = -_POLL_SECONDS
         self._tell()
         ended = self._ended()

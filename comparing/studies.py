@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import shlex
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -19,7 +18,7 @@ from tuning.tuned import MOST_TRIALS, Tuned, chosen, tune_variants
 from whichlora.config.cli import format_duration
 from whichlora.config.options import AUTO
 from whichlora.errors import OptionError, parse_integer
-from whichlora.scheduling.jobs import Engine, Job
+from whichlora.scheduling.jobs import Engine, Job, run_workers
 from whichlora.tracking.runs import Tracker
 
 _REMEDY = (
@@ -72,9 +71,7 @@ class Studies:
         """
         missing: list[str] = []
         if engine is not None:
-            failures = engine.run(Job("comparing.compare", arguments), lambda: None)
-            if failures:
-                print(f"{len(failures)} workers failed: {'; '.join(failures)}.", file=sys.stderr)
+            run_workers(engine, Job("comparing.compare", arguments))
         else:
             command = shlex.join(["python", "-m", "whichlora.compare", *arguments])
             tuned = tune_variants(

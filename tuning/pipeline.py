@@ -22,7 +22,7 @@ from whichlora.models.memory import freeze_gc
 from whichlora.parallel import lockstep
 from whichlora.run.durations import known_durations
 from whichlora.scheduling import storage
-from whichlora.scheduling.jobs import Engine, Job, is_worker
+from whichlora.scheduling.jobs import Engine, Job, is_worker, run_workers
 from whichlora.scheduling.retries import POLL_SECONDS, repeat_until_done, with_retries
 from whichlora.scheduling.storage import GRACE_SECONDS
 from whichlora.text_tables import terminal_width
@@ -256,8 +256,6 @@ def _tune_with_workers(studies: Sequence[Study], engine: Engine, arguments: Sequ
     Returns:
         A Markdown table with a row per variant, and messages about missing results.
     """
-    failures = engine.run(Job("tuning.tune", arguments), lambda: None)
-    if failures:
-        print(f"{len(failures)} of {engine.workers} workers failed: {'; '.join(failures)}.", file=sys.stderr)
+    failed = run_workers(engine, Job("tuning.tune", arguments))
     results = [(study, finalists(study) if study.counted() else []) for study in studies]
-    return report.summary(results), ["Every worker failed."] if len(failures) == engine.workers else []
+    return report.summary(results), ["Every worker failed."] if failed == engine.workers else []

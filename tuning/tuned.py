@@ -5,7 +5,6 @@ What a call has chosen is stored with the study, so that the same call returns i
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -93,7 +92,6 @@ def tune_variants(
     command: str,
     trials: int | None = None,
     budget: float | None = None,
-    deadline: float | None = None,
     pack: int = 1,
     keep_adapters: str = "all",
 ) -> list[Tuned]:
@@ -111,7 +109,6 @@ def tune_variants(
         trials: complete and pruned trials of each study; with rungs, their cost in trainings on all items. None for no
             limit besides the budget.
         budget: device-seconds of the trials of each study, without those of the trainings with fresh seeds.
-        deadline: no new trial starts after it, as in `time.monotonic`.
         pack: number of trials to train at once.
         keep_adapters: the trials of which the adapters are kept, one of `KEEP`.
 
@@ -129,15 +126,13 @@ def tune_variants(
         return [known for known in found if known is not None]
     studies = open_studies(left, tracker, command=command, keep_adapters=keep_adapters)
     try:
-        _, missing = tune(studies, tracker, trials=trials or MOST_TRIALS, budget=budget, deadline=deadline, pack=pack)
+        _, missing = tune(studies, tracker, trials=trials or MOST_TRIALS, budget=budget, pack=pack)
     except KeyboardInterrupt:
         for study in studies:
             study.mark_interrupted()
         raise
     new = iter(with_retries(lambda: [_tuned(study, missing) for study in studies]))
     tuned = [next(new) if known is None else known for known in found]
-    if deadline is not None and time.monotonic() > deadline:  # the budget may not be used up
-        return tuned
     with_retries(lambda: _store([each for each in tuned if each.best is not None and not each.missing], trials, budget))
     return [known or each for known, each in zip(chosen(configs, trials=trials, budget=budget), tuned, strict=True)]
 

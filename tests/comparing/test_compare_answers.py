@@ -103,22 +103,15 @@ def test_nothing_is_recommended_below_the_shallow_baselines(store: Path, tiny_mo
 
 
 def test_a_dry_run_prints_the_plan_and_writes_nothing(
-    tmp_path: Path, tiny_model: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    empty_folder: Path, tiny_model: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    before = mlflow.get_tracking_uri()
-    mlflow.set_tracking_uri(f"sqlite:///{tmp_path / 'mlflow.db'}")
-    try:
-        file = write(tmp_path, tiny_model)
-        assert main(["--file", file, "--dry_run", "true", "--budget", "2", "--max_seeds", "7"]) == 0
-    finally:
-        mlflow.set_tracking_uri(before)
+    file = write(empty_folder, tiny_model)
+    assert main(["--file", file, "--dry_run", "true", "--budget", "2", "--max_seeds", "7"]) == 0
     printed = capsys.readouterr().out
     for text in ("LoRA, PiSSA and VeRA", "seeds 1, 2, 3, 4, ..., at most 7", "3 runs in the first round", "2 h 0 min"):
         assert text in printed
     assert "What it can decide is known after two seeds" in printed
-    assert [path.name for path in tmp_path.iterdir()] == ["invented.yaml"]
+    assert [path.name for path in empty_folder.iterdir()] == ["invented.yaml"]
 
 
 def test_a_verdict_depends_on_the_runs_alone(store: Path, tiny_model: str) -> None:

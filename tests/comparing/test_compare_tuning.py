@@ -129,23 +129,16 @@ def test_a_method_has_one_name_whatever_its_study_in_each_language_has_found(tin
 
 
 def test_the_plan_begins_with_tuning_and_a_dry_run_writes_nothing(
-    tmp_path: Path, tiny_model: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    empty_folder: Path, tiny_model: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    before = mlflow.get_tracking_uri()
-    mlflow.set_tracking_uri(f"sqlite:///{tmp_path / 'mlflow.db'}")
     given = {**SIZES, "train_size": 128, "model": tiny_model, "variant": "lora,vera", "tune": "0.5", "budget": "2"}
     options = [part for name, value in given.items() for part in (f"--{name}", str(value))]
-    try:
-        assert main([*options, "--dry_run", "true"]) == 0
-    finally:
-        mlflow.set_tracking_uri(before)
+    assert main([*options, "--dry_run", "true"]) == 0
     printed = capsys.readouterr().out
     assert "Comparison in the experiment whichlora: LoRA and VeRA\n" in printed
     assert "1. Settings: for each method at most 30 min of trials in 2 rungs; then the 3 best points" in printed
     assert "   vera: an unknown number of trials, at most 1800 s of trials\n2. Rounds of seeds 1, 2, 3" in printed
-    assert list(tmp_path.iterdir()) == []
+    assert list(empty_folder.iterdir()) == []
 
 
 @pytest.mark.slow

@@ -7,7 +7,6 @@ import subprocess
 import sys
 from dataclasses import asdict
 
-import mlflow
 import pytest
 
 from whichlora.config import options
@@ -16,18 +15,7 @@ from whichlora.run.command import main
 from whichlora.variants import CATALOGUE
 
 
-@pytest.fixture
-def empty(tmp_path, monkeypatch):
-    """An empty folder that this process is in and would track in."""
-    before = mlflow.get_tracking_uri()
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    mlflow.set_tracking_uri(f"sqlite:///{tmp_path}/mlflow.db")
-    yield tmp_path
-    mlflow.set_tracking_uri(before)
-
-
-def refused(capsys, empty, tiny_model, values: dict[str, str]) -> str:
+def refused(capsys, empty_folder, tiny_model, values: dict[str, str]) -> str:
     """Call the entry point and return the error, after checking how it came."""
     options = {"model": tiny_model} | values
     status = main([text for name, value in options.items() for text in (f"--{name}", value)])
@@ -36,7 +24,7 @@ def refused(capsys, empty, tiny_model, values: dict[str, str]) -> str:
     assert err.startswith("error: ")
     assert err.endswith("\n")
     assert err.count("\n") == 1
-    assert not list(empty.iterdir())
+    assert not list(empty_folder.iterdir())
     return err.removeprefix("error: ").rstrip("\n")
 
 
@@ -101,8 +89,8 @@ ALONE = [
 
 
 @pytest.mark.parametrize(("option", "value", "allowed", "hint"), ALONE)
-def test_a_bad_value_is_named_with_what_is_allowed(capsys, empty, tiny_model, option, value, allowed, hint):
-    error = refused(capsys, empty, tiny_model, {option: value})
+def test_a_bad_value_is_named_with_what_is_allowed(capsys, empty_folder, tiny_model, option, value, allowed, hint):
+    error = refused(capsys, empty_folder, tiny_model, {option: value})
     assert error.startswith(f"{option}={value}: ")
     assert allowed in error
     assert hint in error
@@ -127,19 +115,19 @@ TOGETHER = [
 
 
 @pytest.mark.parametrize(("values", "named", "allowed"), TOGETHER)
-def test_values_that_do_not_go_together_are_refused(capsys, empty, tiny_model, values, named, allowed):
-    error = refused(capsys, empty, tiny_model, values)
+def test_values_that_do_not_go_together_are_refused(capsys, empty_folder, tiny_model, values, named, allowed):
+    error = refused(capsys, empty_folder, tiny_model, values)
     assert error.startswith(named)
     assert allowed in error
 
 
 @pytest.mark.parametrize("arguments", [["--varaint", "vera"], ["--var", "vera"], ["--rank"], ["vera"]])
-def test_what_is_no_option_ends_in_status_2(capsys, empty, arguments):
+def test_what_is_no_option_ends_in_status_2(capsys, empty_folder, arguments):
     with pytest.raises(SystemExit) as caught:
         main(arguments)
     assert caught.value.code == 2
     assert arguments[0] in capsys.readouterr().err
-    assert not list(empty.iterdir())
+    assert not list(empty_folder.iterdir())
 
 
 def test_a_name_that_is_no_option_is_named_with_the_nearest():

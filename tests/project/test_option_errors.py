@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import click
-import mlflow
 import pytest
 
 from whichlora.__main__ import COMMANDS, main
@@ -83,17 +82,6 @@ def allowed_words(path: str, option: str) -> set[str]:
     return words - {*FILE, *FOLDER} | {word for word in WORDS if word == param.default}
 
 
-@pytest.fixture
-def empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    before = mlflow.get_tracking_uri()
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    monkeypatch.setenv("TQDM_DISABLE", "1")
-    mlflow.set_tracking_uri(f"sqlite:///{tmp_path}/mlflow.db")
-    yield tmp_path
-    mlflow.set_tracking_uri(before)
-
-
 @pytest.mark.parametrize(
     "path",
     [
@@ -102,8 +90,9 @@ def empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Pa
     ],
 )
 def test_an_error_names_the_option_the_value_and_every_word(
-    path: str, empty_folder: Path, capsys: pytest.CaptureFixture[str]
+    path: str, empty_folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("TQDM_DISABLE", "1")
     wrong = []
     for option in (option for own, option in options() if own == path):
         value = OTHERS.get(option, BAD)

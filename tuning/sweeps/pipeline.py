@@ -19,7 +19,7 @@ from whichlora.masking import masked
 from whichlora.models.memory import freeze_gc
 from whichlora.run.pipeline import trial
 from whichlora.scheduling import storage
-from whichlora.scheduling.jobs import Engine, Job, is_worker
+from whichlora.scheduling.jobs import Engine, Job, is_worker, run_workers
 from whichlora.scheduling.queue import Queue, connect
 from whichlora.tracking.client import check_writable, create_work_folder, database_exists, experiment_id
 from whichlora.tracking.experiment_page import TRIALS, results_line, store_about
@@ -72,8 +72,8 @@ def run_sweep(
         store_about(tracker.client, experiment_id(tracker.client, sweep.name), sweep.about)
         if engine is None:
             _run_rounds(progress, tracker, keep=keep)
-        elif failures := engine.run(Job("tuning.learning_rates", arguments), lambda: None):
-            print(f"{len(failures)} of {engine.workers} workers failed: {'; '.join(failures)}.", file=sys.stderr)
+        else:
+            run_workers(engine, Job("tuning.learning_rates", arguments))
         survey = progress.survey()
     if is_worker():
         return 0

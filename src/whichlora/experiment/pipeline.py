@@ -22,7 +22,7 @@ from whichlora.parallel import distributed
 from whichlora.run import seed_summary
 from whichlora.run.pipeline import run
 from whichlora.scheduling import storage
-from whichlora.scheduling.jobs import Engine, Job, is_worker
+from whichlora.scheduling.jobs import Engine, Job, is_worker, run_workers
 from whichlora.scheduling.queue import Queue, connect
 from whichlora.text_tables import terminal_width
 from whichlora.tracking.client import check_writable, create_work_folder, database_exists, experiment_id
@@ -98,11 +98,8 @@ def _run_missing(grid: Grid, tracker: Tracker, *, engine: Engine | None, file: s
         return
     _offer_missing(grid, tracker, _queue_of(grid))
     with Progress(grid, tracker, shown=True) as progress:
-        failures = engine.run(
-            Job("whichlora.experiment.command", ["--file", file, "--pack", str(pack)]), progress.refresh
-        )
-        if failures:
-            print(f"{len(failures)} of {engine.workers} workers failed: {'; '.join(failures)}.", file=sys.stderr)
+        job = Job("whichlora.experiment.command", ["--file", file, "--pack", str(pack)])
+        run_workers(engine, job, progress.refresh)
 
 
 def run_missing(grid: Grid, tracker: Tracker, *, pack: int, offer: bool = True) -> None:

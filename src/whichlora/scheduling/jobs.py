@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -36,6 +37,14 @@ class Engine(Protocol):
         Returns:
             One message for each worker that failed.
         """
+
+
+def run_workers(engine: Engine, job: Job, tick: Callable[[], None] = lambda: None) -> int:
+    """Run a job in the workers of an engine, print why workers failed, and return the number of those that did."""
+    failures = engine.run(job, tick)
+    if failures:
+        print(f"{len(failures)} of {engine.workers} workers failed: {'; '.join(failures)}.", file=sys.stderr)
+    return len(failures)
 
 
 def is_worker() -> bool:
