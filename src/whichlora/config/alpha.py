@@ -10,7 +10,7 @@ from whichlora.errors import OptionError, parse_number
 MAX_ALPHA = 10**6
 _ROOT = "sqrt"
 _RULE = re.compile(rf"(?:([^*]*)\*)?(rank|{_ROOT}(?:\(rank\))?)")
-_RULES = "rank, sqrt (of the rank) or a multiple such as 2*rank"
+_RULES = "or a rule (rank, sqrt, or a multiple such as 2*rank)"
 
 
 def parse_alpha(option: str, text: str) -> float | str:
@@ -28,7 +28,7 @@ def parse_alpha(option: str, text: str) -> float | str:
             return parse_number(option, text, above=0, high=MAX_ALPHA)
         factor = 1.0 if rule[1] is None else parse_number(option, rule[1], above=0, high=MAX_ALPHA)
     except OptionError as error:
-        raise OptionError(option, text, f"{error.allowed}, or {_RULES}") from error
+        raise OptionError(option, text, f"{error.allowed}, {_RULES}") from error
     name = _ROOT if rule[2].startswith(_ROOT) else "rank"
     return name if factor == 1 else f"{int(factor) if factor.is_integer() else factor}*{name}"
 
