@@ -22,8 +22,8 @@ from whichlora.evaluation.choices import choice_scores
 from whichlora.evaluation.intervals import wilson
 from whichlora.evaluation.scores import Scores, score
 from whichlora.evaluation.scoring_methods import ChoiceLikelihood, prompt_scoring
-from whichlora.models import packing
 from whichlora.models.loading import load_model, load_tokenizer, locate
+from whichlora.models.packing import families
 from whichlora.run.summary import summary
 from whichlora.tracking.logged_models import model_uri
 
@@ -80,7 +80,7 @@ def naive(model: Any, prompt: list[int], choice: list[int]) -> float:
 def test_scores_are_those_of_a_plain_forward_pass(name, packed, folder, monkeypatch, request):
     model, encoder = loaded(request.getfixturevalue(name))
     if not packed:
-        monkeypatch.setattr(packing, "_FAMILIES", ())
+        monkeypatch.setattr(families, "FAMILIES", ())
     items = items_of(folder)[9:19]  # of both languages
     found = choice_scores(model, encoder, items, name="test")
     tokenizer = encoder.tokenizer

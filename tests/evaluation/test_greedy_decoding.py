@@ -13,8 +13,8 @@ import torch
 from whichlora.data.encoding import Encoder
 from whichlora.data.tasks import get_task
 from whichlora.evaluation.generation import end_tokens, generate
-from whichlora.models import packing
 from whichlora.models.loading import load_model, load_tokenizer, locate
+from whichlora.models.packing import families
 from whichlora.probing.language.positions import PositionSelector
 
 QA = get_task("atlas-qa")
@@ -81,7 +81,7 @@ def test_old_settings_in_the_model_config_and_without_packing(
     folder = Path(shutil.copytree(tiny_model, tmp_path / "model"))
     path = folder / "config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"repetition_penalty": 1.8, "num_beams": 3}))
-    monkeypatch.setattr(packing, "_FAMILIES", ())
+    monkeypatch.setattr(families, "FAMILIES", ())
     assert answers(folder) == greedy
 
 

@@ -17,6 +17,7 @@ from whichlora.evaluation.scores import score
 from whichlora.evaluation.scoring_methods import Generation, Likelihood
 from whichlora.models import packing
 from whichlora.models.loading import load_model, load_tokenizer, locate
+from whichlora.models.packing import families
 
 NLI, QA = get_task("atlas-nli"), get_task("atlas-qa")
 
@@ -69,7 +70,7 @@ def test_the_models_take_the_two_ways_of_scoring(tiny_model, byte_model):
 def test_label_probabilities_are_those_of_one_text_at_a_time(folder, adapter, packed, monkeypatch):
     model, encoder = load(folder, adapter=adapter)
     if not packed:
-        monkeypatch.setattr(packing, "_FAMILIES", ())
+        monkeypatch.setattr(families, "FAMILIES", ())
     assert packing.can_pack(model) == packed
     expected = naive(model, encoder, ITEMS)
     with torch.inference_mode():
@@ -103,7 +104,7 @@ def test_label_logits_are_fp32_for_a_bf16_model(tiny_model, packed, monkeypatch)
     model, encoder = load(tiny_model)
     model.bfloat16()
     if not packed:
-        monkeypatch.setattr(packing, "_FAMILIES", ())
+        monkeypatch.setattr(families, "FAMILIES", ())
     states = []
     hook = model.lm_head.register_forward_pre_hook(lambda module, args: states.append(args[0][0, -1]))
     tokens = [encoder.continuation(ITEMS[0], f" {label}")[0] for label in LABELS]

@@ -49,11 +49,11 @@ class HeadRows:
 def test_no_part_of_a_run_computes_logits_of_prompts(
     store: Path, tmp_path: Path, variant: str, task: str, packed: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from whichlora.models import packing
+    from whichlora.models.packing import families
 
     folder = save_tiny_model(tmp_path / "model", **GEMMA)
     if not packed:
-        monkeypatch.setattr(packing, "_FAMILIES", ())
+        monkeypatch.setattr(families, "FAMILIES", ())
     plan = plan_of(folder, variant=variant, task=task, learning_rate="0.01", train_size=16)
     rows = HeadRows(len(plan.tokenizer))
     hook = register_module_forward_pre_hook(rows)

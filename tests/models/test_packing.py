@@ -1,4 +1,4 @@
-"""Packed examples give the loss and the gradients of padded ones, for every variant and every packable family."""
+"""Packed examples give the loss and the gradients of padded ones, for every variant."""
 
 from __future__ import annotations
 
@@ -8,90 +8,22 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from architectures import save_family
 from methods import TRAINED, cases
-from runs import moved, plan_of
+from packed import assert_equal, attached, gradients
+from runs import plan_of
 from transformers import AutoModelForCausalLM
 
-from whichlora.data.batching import IGNORED, collate
-from whichlora.data.encoding import Encoded, Encoder
-from whichlora.evaluation.generation import generate
+from whichlora.data.batching import collate
+from whichlora.data.encoding import Encoded
 from whichlora.evaluation.likelihood import label_probabilities
 from whichlora.models import answer_logits, packing
 from whichlora.models.answer_logits import answer_loss
 from whichlora.models.kernels.onednn import padding_rows
 from whichlora.models.loading import load_model
+from whichlora.models.packing import families, text_attention
 from whichlora.testing import save_tiny_model
-from whichlora.training import base_cache
 from whichlora.training.micro_batches import set_checkpointing
-from whichlora.training.objectives import AnswerTokens
 from whichlora.variants import CATALOGUE
-
-WINDOW = 8
-"""Most texts of the tests are several times as long."""
-ALTERNATE: dict[str, Any] = {
-    "sliding_window": WINDOW,
-    "num_hidden_layers": 4,
-    "layer_types": ["sliding_attention", "full_attention"] * 2,
-}
-FAMILIES: dict[str, dict[str, Any]] = {
-    "cohere2": {"config": "Cohere2Config", **ALTERNATE},
-    "cwm": {"config": "CwmConfig", "head_dim": 8, **ALTERNATE},
-    "exaone4": {"config": "Exaone4Config", **ALTERNATE},
-    "gemma": {"config": "GemmaConfig", "head_dim": 8},
-    "gemma3_text": {"config": "Gemma3TextConfig", "head_dim": 8, "query_pre_attn_scalar": 5, **ALTERNATE},
-    "gpt_neox": {"config": "GPTNeoXConfig"},
-    "granite": {"config": "GraniteConfig"},
-    "llama": {"config": "LlamaConfig"},
-    "ministral": {"config": "MinistralConfig", "head_dim": 8, **ALTERNATE},
-    "ministral3": {"config": "Ministral3Config", "head_dim": 8, "sliding_window": WINDOW},
-    "mistral": {"config": "MistralConfig", "sliding_window": WINDOW},
-    "mixtral": {"config": "MixtralConfig", "num_local_experts": 4, "sliding_window": WINDOW},
-    "olmo2": {"config": "Olmo2Config"},
-    "olmo3": {"config": "Olmo3Config", **ALTERNATE},
-    "phi3": {"config": "Phi3Config", "sliding_window": WINDOW},
-    "qwen2": {"config": "Qwen2Config", "use_sliding_window": True, **ALTERNATE},
-    "qwen3": {"config": "Qwen3Config", "head_dim": 8, "use_sliding_window": True, **ALTERNATE},
-    "qwen3_moe": {
-        **{"config": "Qwen3MoeConfig", "head_dim": 8, "num_experts": 4, "num_experts_per_tok": 2},
-        **{"moe_intermediate_size": 16, "use_sliding_window": True, "sliding_window": WINDOW},
-    },
-    "smollm3": {"config": "SmolLM3Config", "use_sliding_window": True, **ALTERNATE},
-    "starcoder2": {"config": "Starcoder2Config", "sliding_window": WINDOW},
-}
-
-
-def attached(folder: str, **options: Any) -> tuple[Any, list[Encoded], int]:
-    """Return a model whose adapter is not at its initial values, examples in several languages, and the pad token."""
-    plan = plan_of(folder, learning_rate="0.001", **options)
-    model = moved(plan)
-    encoder = Encoder(plan.task, plan.tokenizer)
-    return model.double().train(), [encoder.example(item) for item in plan.mixture.train], plan.tokenizer.pad_token_id
-
-
-def gradients(model: Any, batch: dict[str, Any]) -> tuple[float, dict[str, torch.Tensor]]:
-    """Return loss and gradients, with packed attention where the batch is packed.
-
-    In float64, so that only real differences show; norms and the loss stay in float32.
-    """
-    model.zero_grad()
-    torch.manual_seed(3)
-    if "layout" in batch:
-        with packing.attention(model):
-            loss, count = answer_loss(model, batch)
-            (loss / count).backward()
-    else:
-        loss, count = answer_loss(model, batch)
-        (loss / count).backward()
-    return loss.item(), {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
-
-
-def assert_equal(one: tuple[float, dict[str, torch.Tensor]], other: tuple[float, dict[str, torch.Tensor]]) -> None:
-    assert one[0] == pytest.approx(other[0], rel=1e-6)
-    assert one[1].keys() == other[1].keys() != set()
-    size = max(float(g.norm()) for g in other[1].values())
-    for name, gradient in one[1].items():
-        assert float((gradient - other[1][name]).norm()) < 1e-6 * size, name
 
 
 @pytest.mark.parametrize("variant", cases([name for name in TRAINED if not CATALOGUE[name].reads_batch]))
@@ -110,60 +42,6 @@ def test_every_variant_has_the_gradients_of_padded_examples(
     if packing.can_share_prefixes(model):  # dropout would draw masks for fewer tokens
         monkeypatch.setattr(answer_logits, "_computes_in_bf16_on_cpu", lambda model: True)
         assert_equal(gradients(model, packed), padded)
-
-
-@pytest.mark.parametrize("family", FAMILIES)
-def test_every_packed_family_has_the_gradients_of_padded_examples(
-    tmp_path: Path, family: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    model, examples, pad = attached(str(save_tiny_model(tmp_path / family, **FAMILIES[family])))
-    if "experts" in str(model):
-        model.get_base_model().set_experts_implementation("eager")  # the default has no float64
-    assert packing.can_pack(model)
-    batch, padded = packing.pack(examples[:5]), gradients(model, collate(examples[:5], pad))
-    assert_equal(gradients(model, batch), padded)
-    rows: list[int] = []
-    mlp = model.get_base_model().get_decoder().layers[-1].mlp
-    next(mlp.children()).register_forward_pre_hook(lambda module, inputs: rows.append(inputs[0].shape[-2]))
-    monkeypatch.setattr(answer_logits, "_computes_in_bf16_on_cpu", lambda model: True)
-    assert_equal(gradients(model, batch), padded)  # the last block computes answer positions alone
-    answers = int((batch["labels"] != IGNORED).sum())
-    assert rows == [answers + padding_rows(answers)]
-
-
-@pytest.mark.parametrize("family", FAMILIES)
-def test_every_packed_family_generates_what_it_generates_from_padded_prompts(
-    tmp_path: Path, family: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    folder = str(save_tiny_model(tmp_path / family, **FAMILIES[family], use_cache=False))
-    plan = plan_of(folder, task="atlas-qa")
-    model, encoder, items = base_cache.checkout(plan), Encoder(plan.task, plan.tokenizer), plan.tests["tl"].items[:3]
-    packed = generate(model, encoder, items, name="test")
-    monkeypatch.setattr(packing, "_FAMILIES", ())
-    assert generate(model, encoder, items, name="test") == packed
-    assert any(packed)
-
-
-def test_all_packable_families_are_tested() -> None:
-    assert tuple(FAMILIES) == packing._FAMILIES
-
-
-@pytest.mark.parametrize("family", ["gpt_oss", "gemma2", "stablelm", "falcon", "opt", "bloom"])
-def test_attention_sinks_capped_scores_and_families_without_a_test_are_padded(
-    tmp_path: Path,
-    tiny_model: str,
-    family: str,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    monkeypatch.delenv("TQDM_DISABLE", raising=False)
-    model = AutoModelForCausalLM.from_pretrained(save_family(tmp_path / family, family, tiny_model))
-    reason = packing.reason_to_pad(model)
-    assert reason == f"packing is not tested with the architecture {family}"
-    assert AnswerTokens(pad=0).optimized_for(model).packs is False
-    assert f"Texts are padded, which takes longer than packing them: {reason}." in capsys.readouterr().err
-    monkeypatch.setattr(packing, "_FAMILIES", (family,))
-    assert packing.can_pack(model) == (family in ("stablelm", "falcon", "opt"))
 
 
 def test_other_types_of_layers_are_padded(tiny_model: str) -> None:
@@ -226,15 +104,15 @@ def test_on_a_cpu_attention_in_bf16_runs_in_fp32_except_for_short_texts(
     model.float()
     exact = answer_loss(model, collate(examples[:6], pad))[0].item()
     seen: set[torch.dtype] = set()
-    original = packing.sdpa_attention_forward
+    original = text_attention.sdpa_attention_forward
 
     def watched(module: Any, query: Any, key: Any, value: Any, *more: Any, **named: Any) -> Any:
         output = original(module, query, key, value, *more, **named)
         seen.update(states.dtype for states in (query, key, value, output[0]))
         return output
 
-    monkeypatch.setattr(packing, "sdpa_attention_forward", watched)
-    monkeypatch.setattr(packing, "MAX_MATMUL_TOKENS", 4 if "long" in how else 256)
+    monkeypatch.setattr(text_attention, "sdpa_attention_forward", watched)
+    monkeypatch.setattr(text_attention, "MAX_MATMUL_TOKENS", 4 if "long" in how else 256)
     model.train("trained" in how)
     if not autocast:
         model.bfloat16()
@@ -264,7 +142,7 @@ def test_a_bf16_model_with_large_key_channels_labels_as_it_does_with_the_library
             return label_probabilities(loaded, plan.encoder(), items, name="test").argmax(1)
 
     exact, packed = labels("fp32"), labels("bf16")
-    monkeypatch.setattr(packing, "_FAMILIES", ())
+    monkeypatch.setattr(families, "FAMILIES", ())
     library = labels("bf16")
     assert len(items) == 200
     assert (packed != exact).sum() <= 1.3 * (library != exact).sum()

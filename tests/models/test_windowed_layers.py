@@ -21,6 +21,7 @@ from whichlora.models.adapter_layers import adapter_modules
 from whichlora.models.answer_logits import answer_logits
 from whichlora.models.kernels.fast_paths import TrainingPaths
 from whichlora.models.loading import copy_sharing_weights, load_tokenizer, locate
+from whichlora.models.packing import text_attention
 from whichlora.testing import save_tiny_model
 from whichlora.training.micro_batches import set_checkpointing
 from whichlora.training.multi_adapter import Batch, backward_together
@@ -117,7 +118,7 @@ def test_the_window_matters_from_the_first_token_beyond_it(model: Any, longest: 
 def test_scores_in_bf16_are_those_of_fp32_up_to_rounding(
     model: Any, tokens: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(packing, "MAX_MATMUL_TOKENS", tokens)
+    monkeypatch.setattr(text_attention, "MAX_MATMUL_TOKENS", tokens)
     texts = texts_of(LENGTHS["all"])
     model.float()
     exact = outcome(model, collate(texts, 0))

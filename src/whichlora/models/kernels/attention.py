@@ -1,4 +1,4 @@
-"""Causal attention in bf16 on a CPU, and the mask of layers that attend to a window of the last tokens."""
+"""Causal attention in bf16 on a CPU and with capped scores, and the mask of layers with a window of the last tokens."""
 
 from __future__ import annotations
 
@@ -35,6 +35,33 @@ def matmul_attention(
     """
     output: Tensor = _MatmulAttention.apply(query, key, value, scaling, window)  # type: ignore[no-untyped-call]
     return output
+
+
+def capped_attention(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    mask: Tensor,
+    *,
+    scaling: float | None,
+    softcap: float,
+    dropout: float = 0.0,
+) -> Tensor:
+    """Return attention whose scores are bounded by `softcap`, as in Gemma 2 (arXiv 2408.00118), with softmax in fp32.
+
+    Args:
+        query, key, value: (texts, heads, tokens, width). Several query heads may share a head of `key` and `value`.
+        mask: which keys (columns) the query of a token (row) attends to, (tokens, tokens).
+
+    Returns:
+        (texts, tokens, heads, width).
+    """
+    shared = query.shape[1] // key.shape[1]
+    key, value = (states.repeat_interleave(shared, dim=1) for states in (key, value))
+    scores = query @ key.transpose(2, 3) * (query.shape[-1] ** -0.5 if scaling is None else scaling)
+    scores = softcap * torch.tanh(scores / softcap)
+    weights = scores.masked_fill(~mask, -torch.inf).softmax(-1, dtype=torch.float32).to(query.dtype)
+    return (torch.dropout(weights, dropout, dropout > 0) @ value).transpose(1, 2)
 
 
 def gather_rows(states: Tensor, groups: Sequence[Tensor]) -> list[Tensor]:

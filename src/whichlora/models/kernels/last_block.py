@@ -17,7 +17,10 @@ from torch import Tensor, nn
 
 from whichlora.models.kernels.onednn import padding_rows
 
-_PARTS = ("self_attn.q_proj", "self_attn.o_proj", "attention.dense", "mlp")
+_PARTS = (
+    *("self_attn.q_proj", "self_attn.o_proj", "self_attn.out_proj", "self_attn.dense"),
+    *("self_attention.dense", "attention.dense", "attn.c_proj", "mlp", "fc1", "fc2"),
+)
 """Parts of a block that process tokens independently; a block has some of them."""
 
 
@@ -30,7 +33,8 @@ def only_tokens(model: Any, needed: Tensor) -> Iterator[None]:
     Args:
         needed: a mask of tokens, of the shape of the input ids.
     """
-    block = model.get_decoder().layers[-1]
+    decoder = model.get_decoder()
+    block = (decoder.layers if hasattr(decoder, "layers") else decoder.h)[-1]
     tokens = _with_padding(needed.flatten())
     handles = []
     # Gradient checkpointing repeats the forward pass of a block after this context has ended.
@@ -61,10 +65,12 @@ def _submodule(block: nn.Module, name: str) -> nn.Module | None:
 
 
 def _select(tokens: Tensor, module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    (states,) = inputs
-    return (states.flatten(0, 1).index_select(0, tokens)[None],)
+    """Return the needed rows of each input, which is (texts, tokens, width) or, in OPT, (texts * tokens, width)."""
+    rows = [states.flatten(0, -2).index_select(0, tokens) for states in inputs]
+    return tuple(few[None] if states.ndim == 3 else few for few, states in zip(rows, inputs, strict=True))
 
 
 def _fill(tokens: Tensor, shape: torch.Size, module: nn.Module, inputs: Any, output: Tensor) -> Tensor:
-    filled = output.new_zeros(shape.numel(), output.shape[-1]).index_copy(0, tokens, output[0])
-    return filled.view(*shape, -1)
+    rows = output.flatten(0, -2)
+    filled = output.new_zeros(shape.numel(), output.shape[-1]).index_copy(0, tokens, rows)
+    return filled.view(*shape, -1) if output.ndim == 3 else filled
