@@ -12,6 +12,7 @@ from tuning.sweeps.best_arms import rate_text
 from tuning.sweeps.stages import Rules
 from tuning.sweeps.sweep_file import PACKAGED, read_sweep
 from whichlora.config.options import parse_options
+from whichlora.variants import CATALOGUE
 
 
 def test_the_packaged_sweep_is_that_of_the_published_table() -> None:
@@ -28,6 +29,11 @@ def test_the_packaged_sweep_is_that_of_the_published_table() -> None:
         assert method.options == parse_options(texts)
         assert (method.settings, method.seeds) == ({}, [0, 1])
     assert sweep.rules == Rules(best=2, changes=[])
+
+
+def test_the_sweep_of_the_catalogue_has_every_method() -> None:
+    methods = read_sweep(str(PACKAGED.with_name("catalogue.yaml"))).methods.values()
+    assert {method.options.variant for method in methods} == CATALOGUE.keys() - {"none"}
 
 
 def test_all_methods_of_a_sweep_have_equally_many_rates() -> None:
