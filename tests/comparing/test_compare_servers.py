@@ -1,4 +1,4 @@
-"""`compare` by two processes on PostgreSQL and MLflow servers, of which one dies in the middle of a run."""
+"""`compare` by two processes on PostgreSQL and MLflow servers, of which one dies in the middle of a run, and on Ray."""
 
 from __future__ import annotations
 
@@ -7,10 +7,12 @@ import signal
 import subprocess
 import time
 from collections import Counter
+from importlib.util import find_spec
 from pathlib import Path
 
 import optuna
 import pytest
+from invented import in_another_folder
 from mlflow.tracking import MlflowClient
 from moods import answer, start
 from optuna.trial import FrozenTrial, TrialState
@@ -81,3 +83,19 @@ def test_a_process_killed_in_the_middle_of_a_run_leaves_the_answer_of_an_uninter
     ids = [experiment.experiment_id for experiment in MlflowClient().search_experiments()]
     (resumed,) = MlflowClient().search_runs(ids, "tags.`whichlora.kind` = 'run' and tags.`whichlora.resumed` = 'true'")
     assert resumed.data.tags["whichlora.training_fingerprint"] == lost.user_attrs["cell"]
+
+
+@pytest.mark.skipif(find_spec("ray") is None, reason="the extra `ray` is not installed")
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_tasks_of_ray_come_to_the_answer_of_one_process(moods: Path) -> None:
+    assert start().wait(900) == 0
+    alone = answer()
+
+    in_another_folder(moods / "ray")
+    process = start("--engine", "ray", "--workers", "2")
+    assert process.wait(900) == 0
+    assert answer() == alone
+    workers = {str(trial.user_attrs["worker"]).rsplit("/", 2)[1] for trial in trials()}
+    assert len(workers) > 1  # each of the two tasks did some of the runs
+    assert str(process.pid) not in workers
