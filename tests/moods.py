@@ -50,7 +50,7 @@ def write_experiment(folder: Path, model: str) -> None:
     """Write an experiment that the tiny model learns in 72 steps, unless its learning rate is far too low."""
     content = {
         "name": "moods",
-        "defaults": {"task": "./task.yaml", "language": "tr", "model": model, **SIZES},
+        "defaults": {"task": str(folder / "task.yaml"), "language": "tr", "model": model, **SIZES},
         "arms": [
             {"variant": "lora", "learning_rate": 0.02},
             {"variant": "pissa", "learning_rate": 0.02},
