@@ -83,12 +83,23 @@ class Comparison:
             for cell, tuned in zip(self.cells, self.tuned, strict=False)
         ]
 
-    @property
-    def resolution(self) -> float:
-        """The steps of a method's score in points: of the right answers, averaged over languages and ratios."""
+    def resolution(self, language: str | None = None) -> float:
+        """Return the steps of a method's score in points: those of one test set's right answers over the root of the
+        number of results that the score is the mean of.
+
+        Results are those of languages and ratios; in the source language, those of different adapters, because one that
+        serves several languages counts once.
+
+        Args:
+            language: one target language alone; None for all.
+        """
         plans = next(iter(self.plans(self.rule.rounds[0]).values()))
+        plans = [plan for plan in plans if language in (None, plan.spec.language)]
         items = min(len(test.items) for plan in plans for test in plan.tests.values() if test.trained)
-        return 100 / items / math.sqrt(len(plans))
+        results = len(plans)
+        if self.rule.primary != "tl":
+            results = len({plan.spec.training_fingerprint for plan in plans})
+        return 100 / items / math.sqrt(results)
 
     @property
     def identity(self) -> dict[str, Any]:

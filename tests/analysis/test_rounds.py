@@ -8,26 +8,15 @@ import designs
 import numpy as np
 import pandas as pd
 import pytest
+from drawn_scores import METHODS, scores, verdict
 
 from analysis.records import find
 from analysis.stats.differences import SAME, differences
 from analysis.stats.moderated import moderated
 from analysis.stats.sequential.race import LEVEL, OPEN, Race
-from analysis.stats.sequential.verdict import judge, seed_scores
+from analysis.stats.sequential.verdict import seed_scores
 from benchmarks.simulated import rounds
 from whichlora.errors import OptionError
-
-METHODS = list("ABCDE")
-
-
-def scores(seeds: int = 14, means=(0, -0.1, -3, -5, -9), sd: float = 0.4, seed: int = 3) -> pd.DataFrame:
-    rng = np.random.default_rng(seed)
-    values = 60 + np.array(means) + rng.normal(0, sd, (seeds, len(means))) + rng.normal(0, 3, (seeds, 1))
-    return pd.DataFrame(values, index=range(1, seeds + 1), columns=METHODS[: len(means)])
-
-
-def verdict(table: pd.DataFrame, **options):
-    return judge(table, **{"margin": 1.0, "max_seeds": 20, **options})
 
 
 def test_states_of_a_clear_case():
@@ -216,22 +205,3 @@ def test_the_fixed_design_of_the_simulation_is_that_of_the_report():
         best = f"m{values.mean(axis=1).argmax()}"
         expected = {best} | {n for r in same if best in r.groups and (r.p_adjusted or 0) < 0.05 for n in r.groups}
         assert {f"m{m}" for m in np.flatnonzero(found)} == expected
-
-
-def test_a_difference_that_is_always_the_same_is_known_up_to_the_rounding_of_scores():
-    table = pd.DataFrame({"A": [100.0] * 8, "B": [100.0] * 8, "C": [75.0] * 8}, index=range(1, 9))
-    assert {s.decided for s in verdict(table).standings} == {False}
-    found = verdict(table, resolution=100 / 300)
-    assert found.finished
-    assert found["C"].state == "dropped"
-    assert {found[name].state for name in "AB"} == {"leader", "level"}
-    assert verdict(table.iloc[:3], resolution=100 / 30)["A"].decided is False
-
-
-def test_coarse_scores_only_widen_the_intervals():
-    table = scores(3)  # one look, after which they would run different seeds
-    exact, coarse = (verdict(table, resolution=step, margin=3.0, max_seeds=8) for step in (0.0, 2.0))
-    for standing in coarse.standings:
-        low, high = exact[standing.method].interval
-        assert standing.interval[0] <= low
-        assert standing.interval[1] >= high

@@ -13,6 +13,7 @@ from mlflow.entities import Run
 from mlflow.utils.mlflow_tags import MLFLOW_RUN_NOTE
 
 from analysis import analyze
+from analysis.stats.sequential.verdict import judge
 from comparing import record
 from comparing.compare import main
 from comparing.costs import costs
@@ -222,3 +223,29 @@ def test_languages_are_judged_together_and_each_alone(store: Path, tiny_model: s
 
     sentences = support(results, costs(results, connect(), None, None, comparison.methods), "PiSSA")
     assert [s for s in sentences if s.startswith(("Swahili alone: ", "Urdu alone: "))]
+
+
+@pytest.mark.parametrize(
+    ("primary", "ratio", "all_languages"),
+    [("tl", 0.5, 2), ("tl", 0.0, 2), ("en", 0.5, 2), ("en", 0.0, 1), ("mean", 0.0, 1)],
+)
+def test_steps_are_those_of_the_mean_over_results_of_which_one_adapter_has_one_in_english(
+    store: Path, tiny_model: str, primary: str, ratio: float, all_languages: int
+) -> None:
+    """Without target-language items one adapter serves both languages, and its English answers are the same."""
+    comparison = read(write(store, tiny_model, language=["sw", "ur"], tl_ratio=ratio), primary=primary)
+    assert comparison.resolution() == pytest.approx(100 / 60 / all_languages**0.5)
+    assert comparison.resolution("sw") == pytest.approx(100 / 60)
+
+
+def test_a_language_alone_is_judged_by_its_own_steps(store: Path, tiny_model: str) -> None:
+    comparison = read(write(store, tiny_model, language=["sw", "ur"]))
+    level = (90.0, 90.0, 90.0)  # in both languages, so that their mean is the score of each
+    log_scores(comparison, {"lora": level, "pissa": level, "vera": level})
+    results = judged(comparison)
+    alone, mean = (
+        judge(results.scores, margin=1.0, max_seeds=10, families=families, resolution=step)
+        for families, step in ((2, 100 / 60), (1, 100 / 60 / 2**0.5))
+    )
+    assert results.judge(language="sw") == alone
+    assert results.verdict == mean

@@ -1,29 +1,20 @@
-"""Checks docker-compose.yml: required secrets, published ports, pinned images, and that its commands work together.
+"""Checks docker-compose.yml: required secrets, published ports, pinned images, and the commands of workers.
 
-No container engine is needed. The slow test runs the commands of the file as local processes, with ports, hosts and
-folders set through the file's own variables and mounts.
+No container engine is needed; `test_compose_services` runs the commands of the file.
 """
 
 from __future__ import annotations
 
-import base64
 import json
 import os
 import re
 import shlex
 import shutil
-import signal
-import socket
 import subprocess
 import sys
-import time
-import urllib.error
-import urllib.request
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 from compose import ROOT, SECRETS, TEXT, RefusedError, interpolate, read
 
@@ -69,6 +60,26 @@ def test_the_example_names_the_variables_and_gives_no_secret() -> None:
     ignored = (ROOT / ".gitignore").read_text().splitlines()
     assert ".env" in ignored
     assert (ROOT / ".dockerignore").read_text().splitlines()[0] == "*"  # keeps .env out of images
+
+
+def test_the_example_names_what_workers_can_do_and_the_page_has_the_same_commands() -> None:
+    given = re.findall(r"^#WORKER_COMMAND=(.+)$", (ROOT / ".env.example").read_text(), re.MULTILINE)
+    modules = [command.split()[2] for command in given]
+    assert modules == ["tuning.tune", "whichlora.experiment", "whichlora.compare"]
+    page = (ROOT / "docs" / "how-to" / "servers.md").read_text()
+    assert re.findall(r"^\| \[.+\| `(python -m .+)` \|$", page, re.MULTILINE) == given
+    assert f"python -m {modules[0]}" == SERVICES["worker"]["command"]  # without a variable
+    for command in given:
+        python, *words = shlex.split(command)
+        assert python == "python"
+        done = subprocess.run([sys.executable, *words, "--help"], cwd=ROOT, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        options = [word for word in words if word.startswith("--")]
+        assert all(re.search(rf"^ *{option}\b", done.stdout, re.MULTILINE) for option in options)
+        files = [word for word in words if word.endswith(".yaml")]
+        assert all((ROOT / name).is_file() for name in files)
+        ignored = (ROOT / ".dockerignore").read_text().splitlines()
+        assert all(f"!{name.partition('/')[0]}" in ignored for name in files)  # they are in the image
 
 
 def test_ports_are_published_on_loopback_by_default() -> None:
@@ -186,155 +197,3 @@ def test_docker_compose_parses_the_file_as_these_tests_do(tmp_path: Path) -> Non
         assert theirs[name].get("environment") == service.get("environment")
         assert theirs[name].get("command") == (shlex.split(service["command"]) if "command" in service else None)
         assert all(port["host_ip"] == "127.0.0.1" for port in theirs[name].get("ports", ()))
-
-
-class Here:
-    """Runs the commands of the file's services as local processes."""
-
-    def __init__(self, folder: Path, **variables: str) -> None:
-        self.folder, self.content = folder, read(LISTEN="127.0.0.1", **variables)
-        self.started: list[subprocess.Popen[bytes]] = []
-        (folder / "cwd").mkdir()
-
-    def start(self, name: str, command: list[str] | None = None) -> subprocess.Popen[bytes]:
-        """Start a service, or `command` in its place, in an empty folder and with only the service's environment."""
-        service = self.content["services"][name]
-        own = {k: v for k, v in os.environ.items() if not k.startswith(("MLFLOW_", "WHICHLORA_", "PG", "AWS_"))}
-        environment = {k: self._mounted(service, v) for k, v in service["environment"].items() if v is not None}
-        image = {"PYTHONPATH": f"{ROOT / 'src'}:{ROOT}", "MLFLOW_DISABLE_TELEMETRY": "true", "OMP_NUM_THREADS": "1"}
-        path = {"PATH": os.pathsep.join([str(Path(sys.executable).parent), own.get("PATH", "")])}
-        words = command or [self._mounted(service, word) for word in shlex.split(service["command"])]
-        with (self.folder / f"{name}.log").open("a") as log:
-            process = subprocess.Popen(
-                words,
-                cwd=self.folder / "cwd",
-                env=own | image | path | environment,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-            )
-        self.started.append(process)
-        return process
-
-    def run(self, name: str, *, seconds: float = 300) -> None:
-        status = self.start(name).wait(seconds)
-        assert status == 0, self.log(name)
-
-    def until_healthy(self, name: str, server: subprocess.Popen[bytes]) -> None:
-        """Run the health check of the file until it succeeds."""
-        test = self.content["services"][name]["healthcheck"]["test"]
-        assert test[0] == "CMD"
-        deadline = time.monotonic() + 180
-        while self.start(name, test[1:]).wait(60):
-            assert time.monotonic() < deadline, self.log(name)
-            assert server.poll() is None, self.log(name)
-            time.sleep(1)
-
-    def log(self, name: str) -> str:
-        return (self.folder / f"{name}.log").read_text()[-3000:]
-
-    def stop(self) -> None:
-        for process in self.started:
-            if process.poll() is None:
-                os.killpg(process.pid, signal.SIGTERM)
-                try:
-                    process.wait(20)
-                except subprocess.TimeoutExpired:
-                    os.killpg(process.pid, signal.SIGKILL)
-                    process.wait()
-
-    def _mounted(self, service: Mapping[str, Any], text: str) -> str:
-        """Return `text` with the paths of mounts replaced by local paths."""
-        for volume in service.get("volumes", ()):
-            source, target = volume.split(":")
-            text = re.sub(rf"(?<![\w/]){target}\b", str(self.folder / source), text)
-        for config in service.get("configs", ()):
-            if config["target"] in text:
-                path = self.folder / config["source"]
-                path.write_text(self.content["configs"][config["source"]]["content"])
-                text = text.replace(config["target"], str(path))
-        return text
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
-def ask(url: str, user: str | None = None, *, host: str | None = None, **body: Any) -> tuple[int, Any]:
-    """Return the status and the JSON of a response; the request is a POST if it has a body."""
-    request = urllib.request.Request(url, data=json.dumps(body).encode() if body else None)
-    request.add_header("Content-Type", "application/json")
-    if user:
-        request.add_header("Authorization", f"Basic {base64.b64encode(user.encode()).decode()}")
-    if host:
-        request.add_header("Host", host)
-    try:
-        with urllib.request.urlopen(request, timeout=60) as answer:
-            return answer.status, json.loads(answer.read())
-    except urllib.error.HTTPError as error:
-        return error.code, None
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(1200)
-def test_the_commands_of_the_file_serve_a_study_and_require_the_password(
-    postgres: str, tmp_path: Path, tiny_model: str
-) -> None:
-    mlflow_port, dashboard_port = free_port(), free_port()
-    mlflow, dashboard = f"http://127.0.0.1:{mlflow_port}", f"http://127.0.0.1:{dashboard_port}"
-    options = {"model": tiny_model, "trials": 2, "train_size": 16, "validation_size": 3, "test_size": 3}
-    options |= {"epochs": 1, "batch_size": 8, "target_modules": "all-linear", "rank": 2, "pruner": "none"}
-    here = Here(
-        tmp_path,
-        POSTGRES_HOST=postgres,
-        MLFLOW_PORT=str(mlflow_port),
-        MLFLOW_URL=mlflow,
-        DASHBOARD_PORT=str(dashboard_port),
-        WORKER_COMMAND=shlex.join(["python", "-m", "tuning.tune", *(f"--{n}={v}" for n, v in options.items())]),
-    )
-    try:
-        here.run("schemas")
-        servers = [here.start("dashboard"), here.start("mlflow")]
-        here.until_healthy("mlflow", servers[1])
-
-        experiments = f"{mlflow}/api/2.0/mlflow/experiments/search"
-        admin = f"admin:{SECRETS['MLFLOW_PASSWORD']}"
-        assert ask(experiments, max_results=9)[0] == 401
-        assert ask(f"{mlflow}/api/2.0/mlflow/experiments/create", name="anyone's")[0] == 401
-        assert ask(experiments, "admin:password1234", max_results=9)[0] == 401
-        assert ask(experiments, admin, max_results=9)[0] == 200
-        assert ask(experiments, admin, host=f"mlflow:{mlflow_port}", max_results=9)[0] == 200  # as workers call it
-        assert ask(experiments, admin, host="elsewhere.example", max_results=9)[0] == 403
-
-        here.run("worker", seconds=550)
-
-        (found,) = [e for e in ask(experiments, admin, max_results=9)[1]["experiments"] if e["name"] == "whichlora"]
-        search = {"experiment_ids": [found["experiment_id"]], "max_results": 100}
-        runs = ask(f"{mlflow}/api/2.0/mlflow/runs/search", admin, **search)[1]["runs"]
-        tags = [{tag["key"]: tag["value"] for tag in run["data"]["tags"]} for run in runs]
-        trials = {t["whichlora.trial"] for t in tags if t["whichlora.kind"] == "trial"}
-        assert {"0", "1"} <= trials
-        assert [t["whichlora.kind"] for t in tags].count("study") == 1
-        assert {run["info"]["status"] for run in runs} == {"FINISHED"}
-        assert list((tmp_path / "artifacts").rglob("spec.json"))  # through the server, into its volume
-
-        reader = f"dashboard:{SECRETS['DASHBOARD_PASSWORD']}"
-        status, listed = ask(f"{dashboard}/api/studies", reader)
-        assert status == 200
-        assert ask(f"{dashboard}/api/studies")[0] == 401
-        assert ask(f"{dashboard}/api/studies", reader, host="elsewhere.example")[0] == 403
-        names = [s["study_name"] for s in listed["study_summaries"]]
-        (study,) = {t["whichlora.study"] for t in tags if "whichlora.study" in t}
-        assert f"tune/{study}" in names
-
-        for server in servers:
-            assert server.poll() is None
-            for process in [psutil.Process(server.pid), *psutil.Process(server.pid).children(recursive=True)]:
-                listening = [c for c in process.net_connections() if c.status == psutil.CONN_LISTEN]
-                assert {c.laddr.ip for c in listening} <= {"127.0.0.1"}
-        assert not list((tmp_path / "cwd").iterdir())  # where a container must not write
-    finally:
-        here.stop()

