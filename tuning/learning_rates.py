@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tuning.sweeps.sweep_file import PACKAGED, read_sweep
-from whichlora.command_line import BOOLEANS, FILE, Command, exit_with
+from whichlora.command_line import BOOLEANS, FILE, Command, exit_with, parse_boolean
 from whichlora.config.cli import WORKERS, guarded
 from whichlora.config.options import AUTO, CHOICES
 from whichlora.errors import OptionError, check_choice
@@ -53,7 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _sweep(texts: Mapping[str, Any]) -> int:
     engine = engine_of(texts["engine"], texts["workers"])
-    dry_run = check_choice("dry_run", texts["dry_run"].lower(), BOOLEANS) == "true"
+    dry_run = parse_boolean("dry_run", texts["dry_run"])
     keep = check_choice("keep_adapters", texts["keep_adapters"], KEEP)
     if distributed.world_size() > 1:
         raise OptionError("workers", texts["workers"], "sweeps do not run under accelerate launch; use workers=2")

@@ -14,7 +14,7 @@ from tuning.halving.rungs import MOST, REDUCTION, Rungs
 from tuning.space import KINDS, SEARCHED, Space, build_space, read_space
 from tuning.study_config import FRESH_SEEDS, KEEP, PRUNERS, ROLES, TUNING_SEED, Objective, StudyConfig, parse_objective
 from whichlora.announcements import announced
-from whichlora.command_line import BOOLEANS, FOLDER, Command, exit_with
+from whichlora.command_line import BOOLEANS, FOLDER, Command, exit_with, parse_boolean
 from whichlora.config.cli import WORKERS, check_pack, guarded
 from whichlora.config.item_sizes import item_sizes
 from whichlora.config.options import (
@@ -257,7 +257,7 @@ def _tune(texts: Mapping[str, str]) -> int:
     if trials is None:
         trials = _TRIALS if budget is None else _COUNTS["trials"]
     seeds = _seeds(texts["seed"])
-    final, dry_run = (check_choice(name, texts[name], BOOLEANS) == "true" for name in ("final", "dry_run"))
+    final, dry_run = (parse_boolean(name, texts[name]) for name in ("final", "dry_run"))
     check_choice("keep_adapters", texts["keep_adapters"], KEEP)
     check_pack(texts["pack"])
     with announced("Preparing the studies: packages, items of the task and shape of the model.", logged=True):

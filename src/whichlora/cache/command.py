@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 import click
 
 from whichlora.announcements import announced
-from whichlora.command_line import BOOLEANS, Command
+from whichlora.command_line import BOOLEANS, Command, parse_boolean
 from whichlora.config.cli import guarded
-from whichlora.errors import OptionError, check_choice, check_text, did_you_mean, printable
+from whichlora.errors import OptionError, check_text, did_you_mean, printable
 from whichlora.text_tables import format_size, table, terminal_width
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _cache(texts: Mapping[str, str]) -> int:
-    sure = check_choice("yes", texts["yes"].lower(), BOOLEANS) == "true"
+    sure = parse_boolean("yes", texts["yes"])
     names = (
         [] if texts["remove"] == NONE else [part.strip() for part in check_text("remove", texts["remove"]).split(",")]
     )

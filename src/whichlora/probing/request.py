@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from whichlora.caller import given_path
+from whichlora.command_line import parse_boolean
 from whichlora.config.options import (
     AUTO,
     FIRST_TOKEN,
@@ -156,13 +157,12 @@ def _language_choices(texts: Mapping[str, str]) -> LanguageChoices:
     preset = PRESETS[check_choice("preset", texts["preset"], PRESETS)]
     given: dict[str, Any] = {
         name: parse_unless(AUTO, check_choice, name, texts[name].lower(), CHOICES[name])
-        for name in ("detector", "level", "final_norm", "positions", "unreliable", "special_tokens", "arithmetic")
+        for name in ("detector", "level", "positions", "unreliable", "special_tokens", "arithmetic")
     }
+    given["final_norm"] = parse_unless(AUTO, parse_boolean, "final_norm", texts["final_norm"])
     given["top_k"] = parse_unless(AUTO, parse_integer, "top_k", texts["top_k"], 1, 50)
     given["agreement"] = parse_unless(AUTO, parse_integer, "agreement", texts["agreement"], 0, 10**6)
     overrides = {name: value for name, value in given.items() if value is not None}
-    if "final_norm" in overrides:
-        overrides["final_norm"] = overrides["final_norm"] == "true"
     if texts["candidates"] != AUTO:
         codes = tuple(canonical(code.strip()) for code in texts["candidates"].split(","))
         overrides["candidates"] = None if codes == ("all",) else codes
