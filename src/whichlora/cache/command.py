@@ -72,11 +72,8 @@ def _chosen(entries: Sequence[Entry], names: Sequence[str]) -> list[Entry]:
     known = [entry.name for entry in entries]
     for name in names:
         if not fnmatch.filter(known, name) and name not in known:
-            raise OptionError(
-                "remove",
-                name,
-                f"nothing has this name; `whichlora cache` lists {len(known)} names{did_you_mean(name, known)}",
-            )
+            listed = f"`whichlora cache` lists {len(known)} names{did_you_mean(name, known)}"
+            raise OptionError("remove", ",".join(names), f"nothing has the name {name or '(empty)'}; {listed}")
     return [e for e in entries if any(e.name == name or fnmatch.fnmatchcase(e.name, name) for name in names)]
 
 

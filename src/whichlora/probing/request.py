@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from typing import Any
 
 from whichlora.caller import given_path
@@ -24,6 +25,7 @@ from whichlora.data.tasks.pairs import LANGUAGES
 from whichlora.data.tasks.pairs.tatoeba import short_code
 from whichlora.errors import OptionError, check_choice, is_file, parse_integer, parse_unless
 from whichlora.models.packaged import DEFAULT
+from whichlora.option_lists import parse_list
 from whichlora.probing.choices import (
     FIELDS_OF_KIND,
     PRESETS,
@@ -181,9 +183,10 @@ def _alignment_choices(values: Mapping[str, Any]) -> AlignmentChoices:
     codes = [] if values["language"] is None else _codes(values["language"])
     if choices.pairs in ("words", TATOEBA) and (len(set(map(short_code, codes))) < len(codes) or "" in codes):
         raise OptionError("language", values["language"], "must be different codes, separated by commas")
-    if choices.pairs == "words":
-        for code in codes:
-            parse_unless(AUTO, check_choice, "language", code, LANGUAGES)
+    if choices.pairs == "words" and codes:
+        parse_list(
+            "language", values["language"], partial(parse_unless, AUTO, partial(check_choice, choices=LANGUAGES))
+        )
     return choices
 
 

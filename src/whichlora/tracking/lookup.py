@@ -10,6 +10,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
 from whichlora.errors import OptionError, did_you_mean
+from whichlora.option_lists import within
 from whichlora.tracking.client import search_all
 
 _LENGTH = 32
@@ -33,7 +34,8 @@ def find_experiments(client: MlflowClient, text: str) -> dict[str, str]:
     unknown = [name for name in names if name not in known]
     if unknown or not names:
         near = did_you_mean(unknown[0], known) if unknown else ""
-        raise OptionError("experiment", text, f"no such experiment; existing are {', '.join(sorted(known))}{near}")
+        allowed = f"no such experiment; existing are {', '.join(sorted(known))}{near}"
+        raise within(OptionError("experiment", unknown[0] if unknown else text, allowed), "experiment", text)
     return {name: known[name] for name in names}
 
 
