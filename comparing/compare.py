@@ -147,8 +147,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _compare(texts: Mapping[str, str]) -> int:
-    if distributed.world_size() > 1:
-        raise OptionError("variant", texts["variant"], "compare does not run under accelerate launch; use workers=2")
+    distributed.check_starts_alone("compare")
     engine = engine_of(texts["engine"], texts["workers"])
     dry_run = parse_boolean("dry_run", texts["dry_run"])
     stop = check_choice("stop", texts["stop"], STOPS)

@@ -255,8 +255,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _tune(texts: Mapping[str, str]) -> int:
-    if distributed.world_size() > 1:
-        raise OptionError("trials", texts["trials"], "tune does not run under accelerate launch; use workers=2")
+    distributed.check_starts_alone("tune")
     engine = engine_of(texts["engine"], texts["workers"])
     trials, timeout, budget = (_count(n, texts[n]) for n in ("trials", "timeout", "budget"))
     if trials is None:
