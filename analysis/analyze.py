@@ -25,6 +25,7 @@ from whichlora.errors import (
     parse_unless,
     printable,
 )
+from whichlora.option_lists import parse_list
 
 OPTIONS = {
     "experiment": ("none", "MLflow experiment, or several separated by commas; none if only results are given."),
@@ -146,11 +147,15 @@ def _result_files(text: str) -> list[Path]:
     """Return the files that the option names; whether they can be used is checked when they are read."""
     if text == "none":
         return []
-    names = [text] if given_path(text).exists() else list(dict.fromkeys(part.strip() for part in text.split(",")))
-    for name in names:
+    if given_path(text).exists():
+        return [given_path(text)]
+
+    def existing(option: str, name: str) -> Path:
         if not name or not given_path(name).exists():
-            raise OptionError("results", name, "must be a CSV file, or several separated by commas, or none")
-    return [given_path(name) for name in names]
+            raise OptionError(option, name, "must be a CSV file, or several separated by commas, or none")
+        return given_path(name)
+
+    return list(dict.fromkeys(parse_list("results", text, existing)))
 
 
 def _claim_files(text: str) -> list[Path]:

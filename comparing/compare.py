@@ -15,7 +15,7 @@ from comparing.rule import PRIMARIES, Rule, parse_seeds
 from tuning.space import KINDS
 from tuning.tune import OPTIONS as TUNE_OPTIONS
 from whichlora.announcements import announced
-from whichlora.command_line import BOOLEANS, FILE, FOLDER, Command, exit_with
+from whichlora.command_line import BOOLEANS, FILE, FOLDER, Command, exit_with, parse_boolean
 from whichlora.config.cli import WORKERS, check_pack, guarded
 from whichlora.config.options import AUTO, CHOICES, GROUPS, RUN_OPTIONS, SCORED_BESIDE
 from whichlora.data.tasks import PROMPTED, PROMPTED_VALUES
@@ -147,10 +147,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _compare(texts: Mapping[str, str]) -> int:
-    if distributed.world_size() > 1:
-        raise OptionError("variant", texts["variant"], "compare does not run under accelerate launch; use workers=2")
+    distributed.check_starts_alone("compare")
     engine = engine_of(texts["engine"], texts["workers"])
-    dry_run = check_choice("dry_run", texts["dry_run"].lower(), BOOLEANS) == "true"
+    dry_run = parse_boolean("dry_run", texts["dry_run"])
     stop = check_choice("stop", texts["stop"], STOPS)
     budget = device_seconds(texts["budget"], texts["device_price"])
     if stop == "budget" and budget is None:

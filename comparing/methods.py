@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import pandas as pd
@@ -22,6 +24,7 @@ from whichlora.data.tasks import get_task, task_class
 from whichlora.errors import OptionError, check_choice
 from whichlora.experiment.experiment_file import read_experiment
 from whichlora.experiment.grid import each_run
+from whichlora.option_lists import parse_list, within
 from whichlora.tracking.run_log import param_text
 from whichlora.variants import CATALOGUE, get_variant, variant_names
 
@@ -48,13 +51,23 @@ def read_variants(texts: Mapping[str, str], rule: Rule) -> Comparison:
     for values in itertools.product(*several.values()):
         for variant in _variants(texts["variant"]):
             given = {**texts, **dict(zip(several, values, strict=True)), "variant": variant}
-            options = parse_options({**given, "seed": str(rule.rounds[0])})
-            task_class(options.task, prompted=True)  # only these have the test score that is compared
-            check_data_dir(options.data_dir)
-            task = get_task(options.task, options.prompt_language)
-            check_task(task, language=options.language, difficulty=options.difficulty)
+            with naming_all(texts):
+                options = parse_options({**given, "seed": str(rule.rounds[0])})
+                task_class(options.task, prompted=True)  # only these have the test score that is compared
+                check_data_dir(options.data_dir)
+                task = get_task(options.task, options.prompt_language)
+                check_task(task, language=options.language, difficulty=options.difficulty)
             runs.append((options, {}))
     return comparison_of(None, "", runs, rule, ("variant", texts["variant"]))
+
+
+@contextlib.contextmanager
+def naming_all(texts: Mapping[str, str]) -> Iterator[None]:
+    """Let an error of one of several values of an option of `SEVERAL` name the whole text, too."""
+    try:
+        yield
+    except OptionError as error:
+        raise within(error, error.option, texts[error.option]) if error.option in SEVERAL else error from error
 
 
 def read_file(file: str, rule: Rule, *, given: bool) -> Comparison:
@@ -89,15 +102,9 @@ def _checked(options: RunOptions, settings: Mapping[str, Any]) -> _Run:
 def _variants(text: str) -> list[str]:
     if text == "all":
         return [name for name, variant in CATALOGUE.items() if variant.trains]
-    names = list(dict.fromkeys(name.strip() for name in text.split(",")))
-    for name in names:
-        check_choice(
-            "variant",
-            name,
-            [*(n for n in variant_names() if get_variant(n).trains), "all"],
-            or_else="or none with a file",
-        )
-    return names
+    allowed = [*(name for name in variant_names() if get_variant(name).trains), "all"]
+    parse = partial(check_choice, choices=allowed, or_else="or none with a file")
+    return list(dict.fromkeys(parse_list("variant", text, parse)))
 
 
 def _check_trains(variant: str) -> None:

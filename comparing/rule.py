@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import count, islice
 
 from tuning.study_config import TUNING_SEED
 from whichlora.errors import OptionError, parse_integer
+from whichlora.option_lists import parse_list
 
 PRIMARIES = ("tl", "en", "mean")
 
@@ -56,7 +58,7 @@ def parse_seeds(text: str) -> tuple[int, ...]:
     Raises:
         OptionError: they are not ascending numbers.
     """
-    seeds = tuple(parse_integer("seed", part.strip(), 0, TUNING_SEED - 1) for part in text.split(","))
+    seeds = tuple(parse_list("seed", text, partial(parse_integer, low=0, high=TUNING_SEED - 1)))
     if list(seeds) != sorted(set(seeds)):
         raise OptionError("seed", text, "must be in ascending order, each once: seeds are judged in this order")
     return seeds

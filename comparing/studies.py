@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from comparing.comparison import Comparison
-from comparing.methods import SEVERAL, comparison_of
+from comparing.methods import SEVERAL, comparison_of, naming_all
 from comparing.rule import Rule
 from tuning.pipeline import forecasts
 from tuning.progress import Forecast
@@ -105,7 +105,9 @@ def read_studies(texts: Mapping[str, str], rule: Rule, *, seconds: float, budget
     for values in itertools.product(*several.values()):
         cell = {**usual, **texts, **dict(zip(several, values, strict=True)), "objective": rule.primary}
         try:
-            for config in study_configs(cell):
+            with naming_all(texts):
+                found = study_configs(cell)
+            for config in found:
                 config.check()
                 configs.setdefault(config.name(), config)
         except OptionError as error:

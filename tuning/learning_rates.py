@@ -14,10 +14,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tuning.sweeps.sweep_file import PACKAGED, read_sweep
-from whichlora.command_line import BOOLEANS, FILE, Command, exit_with
+from whichlora.command_line import BOOLEANS, FILE, Command, exit_with, parse_boolean
 from whichlora.config.cli import WORKERS, guarded
 from whichlora.config.options import AUTO, CHOICES
-from whichlora.errors import OptionError, check_choice
+from whichlora.errors import check_choice
 from whichlora.models.quiet import quiet
 from whichlora.parallel import distributed
 from whichlora.scheduling.engines import ENGINES, engine_of
@@ -52,11 +52,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _sweep(texts: Mapping[str, Any]) -> int:
+    distributed.check_starts_alone("the sweep")
     engine = engine_of(texts["engine"], texts["workers"])
-    dry_run = check_choice("dry_run", texts["dry_run"].lower(), BOOLEANS) == "true"
+    dry_run = parse_boolean("dry_run", texts["dry_run"])
     keep = check_choice("keep_adapters", texts["keep_adapters"], KEEP)
-    if distributed.world_size() > 1:
-        raise OptionError("workers", texts["workers"], "sweeps do not run under accelerate launch; use workers=2")
     sweep = read_sweep(str(PACKAGED) if texts["file"] == AUTO else texts["file"])
     variants = dict.fromkeys(method.options.variant for method in sweep.methods.values())
     chosen = [check_choice("variant", name, list(variants)) for name in texts["variant"]] or list(variants)

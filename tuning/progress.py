@@ -33,11 +33,14 @@ class Forecast:
 
     @property
     def text(self) -> str:
-        """One line: trials by rung, and the time."""
+        """One line: trials by rung, and the time; without a known time, when their number will be known."""
+        if not self.trainings:
+            known = "how many is known once a run with this model and task has finished on this machine"
+            return f"{self.variant}: as many trials as fit in {self.budget:.0f} s; {known}"
         trials = ", ".join(f"{count} on {items} items" for items, count in self.trainings)
         time = "" if self.seconds is None else f", about {format_duration(self.seconds)} of training"
         limit = "" if self.budget is None else f", at most {self.budget:.0f} s of trials"
-        return f"{self.variant}: {f'trials: {trials}' if trials else 'an unknown number of trials'}{time}{limit}"
+        return f"{self.variant}: trials: {trials}{time}{limit}"
 
 
 def forecast(config: StudyConfig, durations: Durations | None, *, trials: int, budget: float | None = None) -> Forecast:

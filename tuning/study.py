@@ -42,11 +42,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _study(action: str, values: Mapping[str, Any]) -> int:
     # Optuna and MLflow take seconds to import, so options are checked first.
     with announced("Loading packages."):
-        from tuning.study_status import connect, exists, status, stop
+        from tuning.study_status import NO_STUDIES, connect, exists, status, stop
 
     if action == "stop":
         if not exists():
-            raise OptionError("study", values["name"], "there are no studies in this database")
+            raise OptionError("study", values["name"], NO_STUDIES)
         stop(connect(), values["name"])
         print(f"{values['name']} will end after its running trials.")
     else:

@@ -21,6 +21,7 @@ from whichlora.data.mixture import target_count, texts_digest, trained_count
 from whichlora.data.tasks import Task, get_task
 from whichlora.errors import OptionError, check_choice
 from whichlora.models.loading import ModelShape
+from whichlora.option_lists import within
 from whichlora.text_tables import POINTS
 from whichlora.variants import Variant
 
@@ -92,8 +93,11 @@ def parse_objective(text: str) -> Objective:
     parts = [part.strip() for part in text.split(",")]
     if len(parts) > 2:
         raise OptionError("objective", text, "must be a language and at most one cost, such as mean,parameters")
-    cost = check_choice("objective", parts[1], COSTS) if len(parts) == 2 else None
-    return Objective(f1=check_choice("objective", parts[0], ROLES), cost=cost)
+    try:
+        cost = check_choice("objective", parts[1], COSTS) if len(parts) == 2 else None
+        return Objective(f1=check_choice("objective", parts[0], ROLES), cost=cost)
+    except OptionError as error:
+        raise within(error, "objective", text) from error
 
 
 @dataclass(frozen=True, kw_only=True)

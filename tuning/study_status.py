@@ -14,7 +14,7 @@ from tuning.halving.brackets import in_rung
 from tuning.halving.rungs import Rungs
 from tuning.retries import enqueue_retry
 from tuning.space import describe_point
-from whichlora.errors import check_choice
+from whichlora.errors import OptionError, check_choice
 from whichlora.scheduling import storage
 from whichlora.scheduling.leases import Leases
 from whichlora.text_tables import POINTS
@@ -24,6 +24,7 @@ PREFIX = "tune/"
 """Prefix of the studies in the database, which also holds queues."""
 STOPS = "stopped"
 """User attribute of a study: how often it was stopped. Earlier versions stored the time at which it was."""
+NO_STUDIES = "there are no studies in this database"
 _STATES = {TrialState.FAIL: "failed"}
 """What states are called, other than by their names in Optuna."""
 RUNGS = "rungs"
@@ -101,7 +102,10 @@ def stop(database: RDBStorage, name: str) -> None:
     Raises:
         OptionError: no study has this name, or this user cannot write to the database.
     """
-    check_choice("study", name, names(database))
+    stored = names(database)
+    if not stored:
+        raise OptionError("study", name, NO_STUDIES)
+    check_choice("study", name, stored)
     storage.check_writable()
     study = optuna.load_study(study_name=PREFIX + name, storage=database)
     # A count, which processes compare with what it was when they opened the study: clocks of machines differ.

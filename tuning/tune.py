@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from functools import partial
 
 from tuning.dimensions.recipe import ALPHA_RULES, NAMES, SEARCHES, check_search, largest_batch, parse_search
 from tuning.halving.rungs import MOST, REDUCTION, Rungs
 from tuning.space import KINDS, SEARCHED, Space, build_space, read_space
 from tuning.study_config import FRESH_SEEDS, KEEP, PRUNERS, ROLES, TUNING_SEED, Objective, StudyConfig, parse_objective
 from whichlora.announcements import announced
-from whichlora.command_line import BOOLEANS, FOLDER, Command, exit_with
+from whichlora.command_line import BOOLEANS, FOLDER, Command, exit_with, parse_boolean
 from whichlora.config.cli import WORKERS, check_pack, guarded
 from whichlora.config.item_sizes import item_sizes
 from whichlora.config.options import (
@@ -26,12 +27,14 @@ from whichlora.config.options import (
     SCORED_BESIDE,
     check_data_dir,
     check_task,
+    parse_option,
     parse_options,
 )
 from whichlora.data.tasks import PROMPTED, PROMPTED_VALUES, get_task, task_class
 from whichlora.errors import OptionError, check_choice, parse_integer, parse_unless
 from whichlora.models.loading import locate, read_shape
 from whichlora.models.quiet import quiet
+from whichlora.option_lists import parse_list
 from whichlora.parallel import distributed
 from whichlora.scheduling.engines import ENGINES, engine_of
 from whichlora.variants import CATALOGUE, Variant, get_variant, variant_names
@@ -220,8 +223,8 @@ def _variants(text: str) -> list[Variant]:
     names = [name for name in variant_names() if name not in untrained]
     if text == "all":
         return [variant for variant in CATALOGUE.values() if variant.trains]
-    given = dict.fromkeys(name.strip() for name in text.split(","))
-    variants = [get_variant(check_choice("variant", name, [*names, "all"])) for name in given]
+    given = dict.fromkeys(parse_list("variant", text, partial(check_choice, choices=[*names, "all"])))
+    variants = [get_variant(name) for name in given]
     for variant in variants:
         if not variant.trains:
             raise OptionError("variant", variant.name, "trains nothing, so there is nothing to tune")
@@ -229,11 +232,13 @@ def _variants(text: str) -> list[Variant]:
 
 
 def _seeds(text: str) -> list[int]:
-    seeds = [parse_options({"seed": part.strip()}).seed for part in text.split(",")]
-    for seed in seeds:
+    def parse(option: str, part: str) -> int:
+        seed: int = parse_option(option, part)
         if TUNING_SEED <= seed <= max(FRESH_SEEDS):
-            raise OptionError("seed", seed, f"{TUNING_SEED} to {max(FRESH_SEEDS)} are used for tuning; choose another")
-    return seeds
+            raise OptionError(option, seed, f"{TUNING_SEED} to {max(FRESH_SEEDS)} are used for tuning; choose another")
+        return seed
+
+    return parse_list("seed", text, parse)
 
 
 def _count(option: str, text: str) -> int | None:
@@ -250,14 +255,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _tune(texts: Mapping[str, str]) -> int:
-    if distributed.world_size() > 1:
-        raise OptionError("trials", texts["trials"], "tune does not run under accelerate launch; use workers=2")
+    distributed.check_starts_alone("tune")
     engine = engine_of(texts["engine"], texts["workers"])
     trials, timeout, budget = (_count(n, texts[n]) for n in ("trials", "timeout", "budget"))
     if trials is None:
         trials = _TRIALS if budget is None else _COUNTS["trials"]
     seeds = _seeds(texts["seed"])
-    final, dry_run = (check_choice(name, texts[name], BOOLEANS) == "true" for name in ("final", "dry_run"))
+    final, dry_run = (parse_boolean(name, texts[name]) for name in ("final", "dry_run"))
     check_choice("keep_adapters", texts["keep_adapters"], KEEP)
     check_pack(texts["pack"])
     with announced("Preparing the studies: packages, items of the task and shape of the model.", logged=True):

@@ -5,11 +5,16 @@ What a call has chosen is stored with the study, so that the same call returns i
 
 from __future__ import annotations
 
+import contextlib
+import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import optuna
+import sqlalchemy
+from sqlalchemy import column, insert
+from sqlalchemy.exc import IntegrityError
 
 from tuning import report
 from tuning.finalists import Finalist, finalists
@@ -22,6 +27,8 @@ from whichlora.config.plan import Plan
 from whichlora.scheduling.retries import with_retries
 from whichlora.tracking.runs import Tracker
 
+_ATTRIBUTES = sqlalchemy.table("study_user_attributes", *map(column, ("study_id", "key", "value_json")))
+"""Optuna's table of the user attributes of studies."""
 MOST_TRIALS = 10**6
 """Trials of a study that only a budget limits."""
 
@@ -182,13 +189,19 @@ def _key(trials: int | None, budget: float | None) -> str:
 
 
 def _store(tuned: Sequence[Tuned], trials: int | None, budget: float | None) -> None:
-    """Store what was chosen, unless another process has done so."""
+    """Store what was chosen, unless another process has done so.
+
+    Optuna's own method overwrites what was stored since it was looked for. Here the database decides: an attribute is
+    unique in its study, so that of several processes the first one stores, and the others read what it has chosen.
+    """
     database = connect()
     for each in tuned:
-        study = optuna.load_study(study_name=PREFIX + each.study, storage=database)
-        if _key(trials, budget) not in study.user_attrs:
-            values = {"run_id": each.run_id, "seconds": each.seconds, "best": each.best and each.best.origin}
-            study.set_user_attr(_key(trials, budget), {**values, "finalists": [asdict(f) for f in each.finalists]})
+        study_id = database.get_study_id_from_name(PREFIX + each.study)
+        values = {"run_id": each.run_id, "seconds": each.seconds, "best": each.best and each.best.origin}
+        text = json.dumps({**values, "finalists": [asdict(f) for f in each.finalists]})
+        row = {"study_id": study_id, "key": _key(trials, budget), "value_json": text}
+        with contextlib.suppress(IntegrityError), database.engine.begin() as connection:
+            connection.execute(insert(_ATTRIBUTES).values(row))
 
 
 def _restored(config: StudyConfig, stored: dict[str, Any] | None) -> Tuned | None:

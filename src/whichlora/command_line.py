@@ -13,7 +13,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from whichlora import __version__, cores, termination
-from whichlora.errors import did_you_mean, printable
+from whichlora.errors import check_choice, did_you_mean, printable
 from whichlora.masking import mask_output
 
 PROGRAM = "whichlora"
@@ -145,6 +145,17 @@ def call(command: click.Command, program: str, arguments: Sequence[str] | None) 
         if isinstance(error, click.UsageError) and error.ctx is not None:
             print(f"See {error.ctx.command_path} --help.", file=sys.stderr)
         raise SystemExit(error.exit_code) from None
+
+
+def parse_boolean(option: str, text: str) -> bool:
+    """Parse an option as true or false, in capital or small letters.
+
+    Raises:
+        OptionError: the text is neither.
+    """
+    if text.lower() not in BOOLEANS:
+        check_choice(option, text, BOOLEANS)  # which names the text as it was given
+    return text.lower() == BOOLEANS[0]
 
 
 def escape_what_cannot_be_shown() -> None:

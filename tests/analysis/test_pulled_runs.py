@@ -193,6 +193,8 @@ def test_an_unknown_experiment_lists_those_there_are(full):
         match=r"experiment=ful: no such experiment; existing are Default, bare, full \(did you mean 'full'\?\)",
     ):
         pulled("ful")
+    with pytest.raises(OptionError, match=r"^experiment=full,bar: has bar; no such experiment; existing are .*'bare'"):
+        pulled("full,bar")
 
 
 def test_an_experiment_without_runs_is_an_empty_table(full):

@@ -149,7 +149,10 @@ def test_what_cannot_be_compared_is_said_in_one_line(store: Path, capsys: pytest
     summary = log_run(spec(seed=5), "e")
     MlflowClient().set_tag(summary, "whichlora.kind", "summary")
     for second, message in (
-        ("f" * 32, f"second={'f' * 32}: there is no such run in the tracking database; `whichlora runs` lists them"),
+        (
+            "f" * 32,
+            f"second={'f' * 32}: there is no such run in the tracking database; `whichlora runs` lists the runs",
+        ),
         ("x y", "second=x y: must be the id of a run or its first four or more hexadecimal digits"),
         (first, f"second={first}: must be another run than first"),
         (other, f"second={other}: must be a run of the same task as first; the tasks are atlas-nli and atlas-qa"),

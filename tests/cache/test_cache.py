@@ -104,7 +104,9 @@ def test_an_empty_cache_is_said(stored: Path, capsys: pytest.CaptureFixture[str]
 
 
 def test_an_unknown_name_removes_nothing(stored: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert "error: remove=model/org/smal: nothing has this name" in removed(capsys, "predictions,model/org/smal", 2)
+    assert "error: remove=predictions,model/org/smal: nothing has the name model/org/smal; " in removed(
+        capsys, "predictions,model/org/smal", 2
+    )
     assert listed(capsys).keys() == NAMES
 
 

@@ -117,5 +117,5 @@ def test_variants_are_methods_in_each_language_and_ratio(tiny_model: str) -> Non
     assert {(plan.spec.language, plan.spec.tl_ratio) for plan in plans} == {
         (language, ratio) for language in ("sw", "ur") for ratio in (0.0, 0.5)
     }
-    with pytest.raises(OptionError, match=r"variant=lorra: .*did you mean 'lora'"):
+    with pytest.raises(OptionError, match=r"variant=lora,lorra: has lorra; allowed are .*did you mean 'lora'"):
         read_variants({**texts, "variant": "lora,lorra"}, rule())

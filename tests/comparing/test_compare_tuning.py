@@ -137,7 +137,8 @@ def test_the_plan_begins_with_tuning_and_a_dry_run_writes_nothing(
     printed = capsys.readouterr().out
     assert "Comparison in the experiment whichlora: LoRA and VeRA\n" in printed
     assert "1. Settings: for each method at most 30 min of trials in 2 rungs; then the 3 best points" in printed
-    assert "   vera: an unknown number of trials, at most 1800 s of trials\n2. Rounds of seeds 1, 2, 3" in printed
+    known = "how many is known once a run with this model and task has finished on this machine"
+    assert f"   vera: as many trials as fit in 1800 s; {known}\n2. Rounds of seeds 1, 2, 3" in printed
     assert list(empty_folder.iterdir()) == []
 
 

@@ -224,7 +224,7 @@ def test_texts_are_shown_on_a_terminal_that_has_not_their_characters(tmp_path: P
         (["{folder}/reviews.yaml", "--train_size", "5000"], "train_size=5000: reviews has "),
         (["{folder}/reviews.yaml", "--model", "{folder}"], "model={folder}: "),
         (["{folder}/reviews.yaml", "--data_dir", "{folder}/none"], "data_dir={folder}/none: is not a folder"),
-        (["{folder}/bad.yaml"], "data_dir={folder}: 1 of 30 rows cannot be used: train-de.csv line 2: "),
+        (["{folder}/bad.yaml"], "task={folder}/bad.yaml: 1 of 30 rows cannot be used: train-de.csv line 2: "),
     ],
 )
 def test_a_bad_task_is_one_line(arguments: list[str], error: str, tmp_path: Path, tiny_model: str, capsys):

@@ -467,7 +467,7 @@ def test_conflicting_options_are_refused_before_a_model_is_loaded(
 
 def test_several_processes_would_see_other_negatives(tiny_model: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(OptionError, match=r"^task=align-words: must train in one process"):
+    with pytest.raises(OptionError, match=r"^task=align-words: needs all negatives of a batch in one process"):
         plan_of(tiny_model, **PAIRS)
 
 

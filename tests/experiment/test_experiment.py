@@ -109,6 +109,21 @@ def test_a_bad_file_is_refused_with_what_is_allowed(
         read_grid(write(tmp_path, tiny_model, **changes))
 
 
+def test_a_boolean_of_a_file_is_one_of_yaml_or_a_text(tmp_path: Path, tiny_model: str) -> None:
+    for value, read in ((False, False), (True, True), ("False", False), ("true", True), ("auto", None)):
+        (plan,) = read_grid(
+            write(
+                tmp_path,
+                tiny_model,
+                defaults={"model": tiny_model, **SMALL, "language": "sw", "tl_ratio": 0, "latency": value},
+                arms=[{"variant": "lora"}],
+            )
+        ).plans
+        assert plan.options.latency is read
+    with pytest.raises(OptionError, match="scoring must be a text, a number or a list"):
+        read_grid(write(tmp_path, tiny_model, arms=[{"variant": "lora", "scoring": True}]))
+
+
 def test_a_missing_file_names_the_nearest(tmp_path: Path, tiny_model: str) -> None:
     write(tmp_path, tiny_model)
     with pytest.raises(OptionError, match=r"did you mean .*grid\.yaml"):

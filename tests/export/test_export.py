@@ -150,7 +150,7 @@ def test_a_whole_model_is_exported_as_it_is_and_predicts_without_a_base(tracked:
 @pytest.mark.parametrize(
     ("run", "options", "error"),
     [
-        ("0" * 32, {}, "there is no such run in the tracking database; `whichlora runs` lists them"),
+        ("0" * 32, {}, "there is no such run in the tracking database; `whichlora runs` lists the runs"),
         ("running", {}, "has not finished; wait for it"),
         ("base", {}, "must be a run or trial, but is a base"),
         ("launch", {}, "but is a launch; its result is the run "),

@@ -267,12 +267,19 @@ def test_a_bad_table_is_refused_before_the_model_is_loaded(
         ({"run_id": "lora", "output": "in.jsonl/x.csv"}, "output=in.jsonl/x.csv: must be a new or existing folder"),
         ({"run_id": "lora", "batch_size": "0"}, "batch_size=0: must be a whole number from 1"),
         ({"run_id": "lora", "base": "byte_model"}, "is another model than"),
-        ({"run_id": "0" * 32}, "there is no such run in the tracking database; `whichlora runs` lists them"),
+        ({"run_id": "0" * 32}, "there is no such run in the tracking database; `whichlora runs` lists the runs"),
         ({"run_id": "pairs"}, "has no model that predicts texts: its task is one of word pairs"),
         ({"run_id": "trial"}, "has no adapter among its artifacts: the study did not keep it"),
         ({"model": "empty"}, "has no whichlora.json"),
-        ({"model": "nobody"}, "model=nobody: is neither a folder nor a registered model"),
+        (
+            {"model": "nobody"},
+            "model=nobody: is neither a folder nor a registered model; none is registered: ",
+        ),
         ({"model": "models:/nobody/1"}, "model=models:/nobody/1: cannot be read ("),
+        (
+            {"model": "models:/nobody/1"},
+            "none is registered: run_id takes the model of a run, and `whichlora runs` lists",
+        ),
         ({"model": "models:/"}, "cannot be read ("),
     ],
 )

@@ -84,7 +84,7 @@ def test_only_a_finished_run_can_be_probed(store: Path, tiny_model: str, capsys:
     assert f"run_id={result.run_id}: has failed" in capsys.readouterr().err
     MlflowClient().delete_run(result.run_id)
     assert main(["--run_id", result.run_id]) == 2
-    assert capsys.readouterr().err == f"error: run_id={result.run_id}: was deleted\n"
+    assert capsys.readouterr().err == f"error: run_id={result.run_id}: was deleted; `whichlora runs` lists the runs\n"
 
 
 def test_a_run_that_lost_its_adapter_says_so(store: Path, tiny_model: str, capsys: pytest.CaptureFixture[str]) -> None:

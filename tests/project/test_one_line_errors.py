@@ -115,7 +115,7 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
         (["archive", "unpack", "x", "--folder", "y", "--limit", "nan"], "must be a number of GiB"),
         (["archive", "unpack", "x", "--folder", ""], "must not be empty"),
         (["tune", "--trials", "٢"], "trials=٢: must be a whole number"),
-        (["tune", "--seed", "1,٢"], "seed=٢: must be a whole number"),
+        (["tune", "--seed", "1,٢"], "seed=1,٢: has ٢; must be a whole number"),
     ],
     ids=lambda value: " ".join(value)[:40] if isinstance(value, list) else "",
 )  # fmt: skip

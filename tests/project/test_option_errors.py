@@ -11,7 +11,7 @@ import click
 import pytest
 
 from whichlora.__main__ import COMMANDS, main
-from whichlora.command_line import FILE, FOLDER, Command
+from whichlora.command_line import FILE, FOLDER, Command, parse_boolean
 from whichlora.errors import OptionError, check_choice, parse_unless
 
 BAD = "no-such-value"
@@ -122,3 +122,45 @@ def test_a_word_is_named_once_and_before_the_hint() -> None:
     assert error("auto", "maybe", "true", "false") == "x=maybe: allowed are true, false, or auto"
     assert error("all", "kepe", "keep", "drop") == "x=kepe: allowed are keep, drop, or all (did you mean 'keep'?)"
     assert error("none", "no", "none", "nf4").count("none, ") == 1
+
+
+BOOLEAN = {
+    ("data check", "estimate"): ("data check xnli --data_dir none", "data_dir=none"),
+    ("run", "latency"): ("run --task xnli --data_dir none", "data_dir=none"),
+    ("probe", "final_norm"): ("probe --top_k x", "top_k=x"),
+    ("experiment", "dry_run"): ("experiment --file x --pack x", "pack=x"),
+    ("compare", "dry_run"): ("compare --variant lora,dora --stop x", "stop=x"),
+    ("compare", "latency"): ("compare --variant lora,dora --task xnli --data_dir none", "data_dir=none"),
+    ("tune", "final"): ("tune --keep_adapters x", "keep_adapters=x"),
+    ("tune", "dry_run"): ("tune --keep_adapters x", "keep_adapters=x"),
+    ("export", "dry_run"): ("export --run_id x --push_to a/b --output /proc/x", "output=/proc/x"),
+    ("archive pack", "adapters"): ("archive pack x", "MLFLOW_TRACKING_URI"),
+    ("archive relocate", "force"): ("archive relocate", "MLFLOW_TRACKING_URI"),
+    ("cache", "yes"): ("cache --remove x", "remove=x"),
+}
+"""A command for each option that is true or false, and the option that is refused after that one has been read."""
+
+
+def test_true_and_false_are_read_in_any_case_by_every_command(
+    empty_folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TQDM_DISABLE", "1")
+    assert {(path, name) for path, name in options() if {"true", "false"} <= allowed_words(path, name)} == {*BOOLEAN}
+    sweep = importlib.import_module("tuning.learning_rates").main
+    assert sweep(["--dry_run", "TRUE", "--keep_adapters", "x"]) == 2
+    assert capsys.readouterr().err.startswith("error: keep_adapters=x: ")
+    for (_, option), (command, later) in BOOLEAN.items():
+        for text in ("True", "FALSE", "true"):
+            if option != "yes" or text != "FALSE":  # which cannot be asked for without a terminal
+                assert main([*command.split(), f"--{option}", text]) == 2
+                assert capsys.readouterr().err.startswith(f"error: {later}"), (command, option, text)
+        assert main([*command.split(), f"--{option}", "Yes"]) == 2
+        assert capsys.readouterr().err.startswith(f"error: {option}=Yes: allowed are true, false"), (command, option)
+
+
+def test_a_boolean_is_named_as_it_was_given() -> None:
+    assert [parse_boolean("x", text) for text in ("true", "True", "TRUE", "false", "FaLSe")] == [True] * 3 + [False] * 2
+    for text in ("", "1", "yes", " true", "TRUE,"):
+        with pytest.raises(OptionError) as caught:
+            parse_boolean("x", text)
+        assert str(caught.value).startswith(f"x={text}: allowed are true, false")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import re
 import secrets
@@ -69,13 +70,36 @@ def test_the_error_names_the_missing_extra_ray(store: Path, module: str) -> None
     assert done.stderr.splitlines()[-1] == "error: engine=ray: needs the extra `ray`: pip install 'whichlora[ray]'"
 
 
+LAUNCHED = "under accelerate launch, whose processes train one run together"
+
+
 def test_accelerate_launch_allows_only_one_local_worker(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
     assert engine_of("local", "1") is None
-    with pytest.raises(OptionError, match="workers=2: must be 1 under accelerate launch"):
-        engine_of("local", "2")
-    with pytest.raises(OptionError, match="engine=ray: must be local under accelerate launch"):
-        engine_of("ray", "1")
+    for engine, workers, error in (("local", "2", "workers=2: must be 1"), ("ray", "1", "engine=ray: must be local")):
+        with pytest.raises(OptionError) as caught:
+            engine_of(engine, workers)
+        assert str(caught.value) == f"{error} {LAUNCHED}"
+
+
+@pytest.mark.parametrize(
+    ("module", "command", "options"),
+    [
+        ("comparing.compare", "compare", ["--variant", "lora,dora"]),
+        ("tuning.tune", "tune", []),
+        ("tuning.learning_rates", "the sweep", []),
+    ],
+)
+def test_commands_with_workers_of_their_own_are_refused_alike(
+    module: str, command: str, options: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The advice can be followed: workers=2 is no other error of the same call."""
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
+    for workers in ("1", "2"):
+        assert importlib.import_module(module).main([*options, "--workers", workers]) == 2
+        error = f"error: WORLD_SIZE=2: start {command} with workers=2 instead: it cannot run {LAUNCHED}\n"
+        assert capsys.readouterr().err == error
 
 
 def test_workers_on_other_machines_need_reachable_servers(monkeypatch: pytest.MonkeyPatch) -> None:

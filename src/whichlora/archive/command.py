@@ -11,9 +11,9 @@ from whichlora.announcements import announced
 from whichlora.archive.packing import TRACKING, pack
 from whichlora.archive.relocation import relocate
 from whichlora.archive.unpacking import unpack
-from whichlora.command_line import BOOLEANS, FILE, FOLDER, Command, Group
+from whichlora.command_line import BOOLEANS, FILE, FOLDER, Command, Group, parse_boolean
 from whichlora.config.cli import guarded
-from whichlora.errors import OptionError, check_choice, check_text, parse_number, printable
+from whichlora.errors import OptionError, check_text, parse_number, printable
 from whichlora.tracking.sqlite import database_file
 
 COMMAND = Group(
@@ -81,10 +81,10 @@ def _archive(action: str, values: Mapping[str, Any]) -> int:
             folder = Path(check_text("folder", values["folder"]))
             text = unpack(Path(values["archive"]), folder, limit=limit)
         elif action == "pack":
-            adapters = check_choice("adapters", values["adapters"], BOOLEANS) == "true"
+            adapters = parse_boolean("adapters", values["adapters"])
             text = pack(Path(values["archive"]), database=_database(), adapters=adapters)
         else:
-            text = relocate(_database(), force=check_choice("force", values["force"], BOOLEANS) == "true")
+            text = relocate(_database(), force=parse_boolean("force", values["force"]))
     print(printable(text))
     return 0
 

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 import click
 
 from whichlora.announcements import announced
-from whichlora.command_line import BOOLEANS, Command
+from whichlora.command_line import BOOLEANS, Command, parse_boolean
 from whichlora.config.cli import guarded
-from whichlora.errors import OptionError, check_choice, check_text, did_you_mean, printable
+from whichlora.errors import OptionError, check_text, did_you_mean, printable
 from whichlora.text_tables import format_size, table, terminal_width
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _cache(texts: Mapping[str, str]) -> int:
-    sure = check_choice("yes", texts["yes"].lower(), BOOLEANS) == "true"
+    sure = parse_boolean("yes", texts["yes"])
     names = (
         [] if texts["remove"] == NONE else [part.strip() for part in check_text("remove", texts["remove"]).split(",")]
     )
@@ -72,11 +72,8 @@ def _chosen(entries: Sequence[Entry], names: Sequence[str]) -> list[Entry]:
     known = [entry.name for entry in entries]
     for name in names:
         if not fnmatch.filter(known, name) and name not in known:
-            raise OptionError(
-                "remove",
-                name,
-                f"nothing has this name; `whichlora cache` lists {len(known)} names{did_you_mean(name, known)}",
-            )
+            listed = f"`whichlora cache` lists {len(known)} names{did_you_mean(name, known)}"
+            raise OptionError("remove", ",".join(names), f"nothing has the name {name or '(empty)'}; {listed}")
     return [e for e in entries if any(e.name == name or fnmatch.fnmatchcase(e.name, name) for name in names)]
 
 

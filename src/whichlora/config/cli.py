@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from whichlora import termination
+from whichlora.caller import given_path
 from whichlora.config.failures import explain
 from whichlora.errors import (
     DamagedError,
@@ -19,6 +20,7 @@ from whichlora.errors import (
     ProofError,
     check_folder,
     has_control_characters,
+    is_file,
     number_from_environment,
     parse_integer,
     printable,
@@ -42,7 +44,16 @@ def guarded(work: Callable[[], int], texts: Mapping[str, Any]) -> int:
     except Exception as error:
         if termination.requested():  # some libraries replace the exception of a signal by one of their own
             raise termination.terminated() from error
-        return _report(error)
+        return _report(_as_given(error, texts) if isinstance(error, OptionError) else error)
+
+
+def _as_given(error: OptionError, texts: Mapping[str, Any]) -> OptionError:
+    """Return an error about the data beside a task's file as one of `task`, which the user gave, and not the folder."""
+    task = str(texts.get("task", ""))
+    beside = error.option == "data_dir" and error.value != texts.get("data_dir") and is_file(given_path(task))
+    if beside and given_path(task).absolute().parent == Path(str(error.value)):
+        return OptionError("task", task, error.allowed)
+    return error
 
 
 def _report(error: Exception) -> int:

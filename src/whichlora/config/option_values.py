@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any
 
 from whichlora.caller import given_path
+from whichlora.command_line import BOOLEANS, parse_boolean
 from whichlora.config.alpha import parse_alpha
 from whichlora.config.layers import parse_layers
 from whichlora.data import general_text
@@ -27,7 +28,6 @@ FIRST_TOKEN = ("drop", "keep")
 PRECISIONS = ("fp32", "bf16")
 QUANTIZATIONS = ("none", "nf4")
 SCHEDULERS = ("linear", "cosine", "constant")
-SWITCH = ("true", "false")
 MAX_EPOCHS = 10_000
 MAX_DROPOUT = 0.9
 MAX_WEIGHT_DECAY = 10
@@ -47,7 +47,7 @@ CHOICES: dict[str, Sequence[str]] = {
     "select_on": SELECT_ON,
     "precision": PRECISIONS,
     "quantization": QUANTIZATIONS,
-    "latency": SWITCH,
+    "latency": BOOLEANS,
 }
 """Allowed values by option, for options with a fixed set; that of `variant` is extended by installed packages."""
 
@@ -122,6 +122,7 @@ def _layers(option: str, text: str) -> str:
 
 PARSERS: dict[str, Callable[[str, str], Any]] = {
     **{name: _one_of(choices) for name, choices in CHOICES.items()},
+    "latency": parse_boolean,
     "variant": lambda option, text: choose_variant(text),
     "task": _task,
     "retention": _retention,

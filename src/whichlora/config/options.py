@@ -207,7 +207,7 @@ class RunOptions:
     alignment_dir: str | None
     scoring: str | None
     select_on: str | None
-    latency: str | None
+    latency: bool | None
     device_price: float | None
     precision: str | None
     quantization: str

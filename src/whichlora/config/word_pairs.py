@@ -38,9 +38,8 @@ def check_options(task: Task, options: RunOptions, *, batch_size: int | None) ->
         return
     if batch_size < 2:
         raise OptionError("batch_size", batch_size, "must be at least 2: the other pairs of a batch are the negatives")
-    if distributed.world_size() > 1:
-        allowed = "must train in one process, which sees all negatives of a batch; do not use accelerate launch"
-        raise OptionError("task", task.name, allowed)
+    allowed = "needs all negatives of a batch in one process, so that it cannot be trained"
+    distributed.check_one_process("task", task.name, allowed)
 
 
 def check_items(items_by_size: Mapping[str, Sequence[Item]]) -> None:

@@ -93,8 +93,9 @@ class _Lingua:
         wanted = sorted(known) if candidates is None else [canonical(code) for code in candidates]
         missing = [code for code in wanted if code not in known]
         if missing or len(wanted) < 2:
+            wrong = f"has {missing[0] or 'an empty value'}; " if missing and len(wanted) > 1 else ""
             allowed = f"must be two or more of {', '.join(sorted(known))} with detector=lingua, or all, task or auto"
-            raise OptionError("candidates", ",".join(wanted), allowed)
+            raise OptionError("candidates", ",".join(wanted), wrong + allowed)
         languages = [language for code in wanted for language in known[code]]
         self._detector: Any = lingua.LanguageDetectorBuilder.from_languages(*languages).build()
 

@@ -6,11 +6,10 @@ import os
 from collections.abc import Mapping, Sequence
 
 from whichlora.announcements import announced
-from whichlora.command_line import BOOLEANS, FOLDER, Command, Group, escape_what_cannot_be_shown
+from whichlora.command_line import BOOLEANS, FOLDER, Command, Group, escape_what_cannot_be_shown, parse_boolean
 from whichlora.config.cli import guarded
 from whichlora.config.options import AUTO, CHOICES, COSTS, RUN_OPTIONS, SCORED_BESIDE, check_data_dir, parse_options
 from whichlora.data.tasks import NAMES
-from whichlora.errors import check_choice
 from whichlora.models.quiet import quiet
 
 _NOT_CHECKED = ("task", "tl_ratio", *COSTS, *SCORED_BESIDE)
@@ -55,7 +54,7 @@ def _check(texts: Mapping[str, str]) -> int:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     quiet()
     escape_what_cannot_be_shown()
-    measured = check_choice("estimate", texts["estimate"], BOOLEANS) == "true"
+    measured = parse_boolean("estimate", texts["estimate"])
     values = {name: text for name, text in texts.items() if name != "estimate"}
     options = parse_options(values)
     check_data_dir(options.data_dir)

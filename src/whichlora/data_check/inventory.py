@@ -12,10 +12,13 @@ from whichlora.data.tasks import Item, Split, Task
 from whichlora.data.tasks.base import SPLITS
 from whichlora.data.tasks.declared import DeclaredTask
 from whichlora.data.tasks.duplicates import counted, normalized, repeats
+from whichlora.errors import OptionError
 from whichlora.text_tables import table
 
 Data = Mapping[str, Mapping[Split, Sequence[Item]]]
 """All items of a task by language and split."""
+FAULTS = 6
+"""Number of faulty files that an error names."""
 LABELS = 12
 """Number of labels up to which a table has a column for each."""
 
@@ -24,12 +27,29 @@ def load(task: Task, languages: Sequence[str], *, difficulty: str, data_dir: str
     """Return all items in these languages.
 
     Raises:
-        OptionError: the data is missing or cannot be used.
+        OptionError: the data is missing or cannot be used; the message has all that is wrong, `FAULTS` at most.
     """
-    return {
-        language: {split: task.load(language, split, data_dir=data_dir, difficulty=difficulty) for split in SPLITS}
-        for language in languages
-    }
+    data: dict[str, dict[Split, Sequence[Item]]] = {language: {} for language in languages}
+    faults: dict[str, OptionError] = {}
+    for language, split in itertools.product(languages, SPLITS):
+        try:
+            data[language][split] = task.load(language, split, data_dir=data_dir, difficulty=difficulty)
+        except OptionError as error:
+            faults.setdefault(str(error), error)  # one file may have two splits, or all languages
+    if faults:
+        raise _together(list(faults.values()))
+    return data
+
+
+def _together(faults: Sequence[OptionError]) -> OptionError:
+    """Return one error for all; those of other options than the first one's are left for the next call."""
+    first = faults[0]
+    texts = [fault.allowed for fault in faults if (fault.option, str(fault.value)) == (first.option, str(first.value))]
+    if len(texts) == 1:
+        return first
+    listed = "; ".join(f"({number}) {text}" for number, text in enumerate(texts[:FAULTS], 1))
+    more = f"; and {len(texts) - FAULTS} more" if len(texts) > FAULTS else ""
+    return OptionError(first.option, first.value, f"{len(texts)} problems: {listed}{more}")
 
 
 def files_table(task: Task, languages: Sequence[str], data_dir: str | None) -> str:

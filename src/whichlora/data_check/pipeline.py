@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import warnings
 from collections.abc import Mapping, Sequence
 
@@ -94,19 +95,24 @@ def _load(task: Task, targets: Sequence[str], options: RunOptions) -> tuple[Data
     Raises:
         OptionError: the data cannot be read. A folder may lack some of several targets of a task of the package.
     """
-    strict = len(targets) == 1 or task.name not in NAMES
+
+    def load(targets: Sequence[str]) -> Data:
+        roles = [languages for target in targets for languages in task.roles(target_languages(task, target)).values()]
+        codes = [code for code in dict.fromkeys(itertools.chain(*roles)) if code not in data]
+        return inventory.load(task, codes, difficulty=difficulty_of(options, task), data_dir=options.data_dir)
+
     read: list[str] = []
     data: dict[str, Mapping[Split, Sequence[Item]]] = {}
     problems: dict[str, str] = {}
+    if len(targets) == 1 or task.name not in NAMES:
+        return load(targets[:MAX_TARGETS]), list(targets[:MAX_TARGETS]), problems
     for target in targets:
         if len(read) == MAX_TARGETS:
             break
         try:
-            for languages in task.roles(target_languages(task, target)).values():
-                codes = [code for code in languages if code not in data]
-                data |= inventory.load(task, codes, difficulty=difficulty_of(options, task), data_dir=options.data_dir)
+            data |= load([target])
         except OptionError as error:
-            if strict or len(problems) == len(targets) - 1:
+            if len(problems) == len(targets) - 1:
                 raise
             problems[target] = str(error)
         else:

@@ -9,9 +9,9 @@ import os
 from collections.abc import Mapping, Sequence
 
 from whichlora.caller import given_path
-from whichlora.command_line import BOOLEANS, FILE, Command, exit_with
+from whichlora.command_line import BOOLEANS, FILE, Command, exit_with, parse_boolean
 from whichlora.config.cli import WORKERS, check_pack, guarded
-from whichlora.errors import OptionError, check_choice, is_folder
+from whichlora.errors import OptionError, is_folder
 from whichlora.experiment.folder_plan import folder_plan
 from whichlora.experiment.grid import read_grid
 from whichlora.models.quiet import quiet
@@ -57,7 +57,7 @@ def _run_command(texts: Mapping[str, str]) -> int:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     quiet()
     engine = engine_of(texts["engine"], texts["workers"])
-    dry_run = check_choice("dry_run", texts["dry_run"].lower(), BOOLEANS) == "true"
+    dry_run = parse_boolean("dry_run", texts["dry_run"])
     check_pack(texts["pack"])
     if not texts["file"]:
         raise OptionError("file", "", "must be the YAML file of an experiment")

@@ -12,7 +12,8 @@ from typing import Annotated, Any, ClassVar, NoReturn
 from pydantic import AfterValidator, BeforeValidator, create_model
 
 from whichlora.caller import given_path
-from whichlora.config.options import RUN_OPTIONS, parse_option
+from whichlora.command_line import BOOLEANS
+from whichlora.config.options import CHOICES, RUN_OPTIONS, parse_option
 from whichlora.errors import OptionError, check_name, did_you_mean, is_file, is_folder
 from whichlora.experiment.moved_files import moved_to
 from whichlora.yaml_files import Document, Path_, Section, read_document
@@ -28,7 +29,8 @@ def _texts(option: str, content: Any) -> list[str]:
     if not values:
         raise OptionError(option, "[]", f"has no value for {option}")
     for value in values:
-        if isinstance(value, bool) or not isinstance(value, str | int | float):
+        boolean = isinstance(value, bool) and CHOICES.get(option) != BOOLEANS
+        if boolean or not isinstance(value, str | int | float):
             raise ValueError("must be a text, a number or a list of them")
         if isinstance(parse_option(option, str(value)), str) and isinstance(value, float):  # 1.10 would become 1.1
             raise ValueError("must be text; put it in quotes")

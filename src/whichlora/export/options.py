@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from whichlora.caller import given_path
-from whichlora.command_line import BOOLEANS
+from whichlora.command_line import parse_boolean
 from whichlora.config.options import AUTO, PRECISIONS
 from whichlora.errors import OptionError, check_choice, check_output_folder, check_text
 
@@ -61,7 +61,7 @@ def parse(texts: Mapping[str, str]) -> Request:
     if form != "merged" and precision != OPTIONS["precision"][0]:
         raise OptionError("precision", precision, "is about merged models; remove the option or set form=merged")
     push_to = None if texts["push_to"] == NO_REPOSITORY else texts["push_to"]
-    dry_run = check_choice("dry_run", texts["dry_run"], BOOLEANS) == "true"
+    dry_run = parse_boolean("dry_run", texts["dry_run"])
     if dry_run and push_to is None:
         raise OptionError("dry_run", texts["dry_run"], "is about uploads; set push_to or remove the option")
     output = given_path(texts["output"]).absolute()

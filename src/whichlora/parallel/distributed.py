@@ -47,6 +47,30 @@ def check_environment() -> None:
         raise OptionError("WORLD_SIZE", world_size(), allowed)
 
 
+def check_one_process(option: str, value: object, allowed: str) -> None:
+    """Check that this process is the only one if it has an option that several processes cannot have.
+
+    Args:
+        option: name of the option, for the error message.
+        value: its value.
+        allowed: what the option needs or what it must be, for the beginning of the error message.
+
+    Raises:
+        OptionError: it was started by `accelerate launch` with others.
+    """
+    if world_size() > 1:
+        raise OptionError(option, value, f"{allowed} under accelerate launch, whose processes train one run together")
+
+
+def check_starts_alone(command: str) -> None:
+    """Check that this process is the only one of a command that shares its work among workers instead.
+
+    Raises:
+        OptionError: it was started by `accelerate launch` with others.
+    """
+    check_one_process("WORLD_SIZE", world_size(), f"start {command} with workers={world_size()} instead: it cannot run")
+
+
 def check_batch(batch_size: int | None) -> None:
     """Check that the effective batch can be divided evenly among the processes.
 

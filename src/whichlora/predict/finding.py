@@ -15,10 +15,13 @@ from whichlora.serving.saved import FILE_NAME
 from whichlora.tracking.client import connect, require_database, search_all
 from whichlora.tracking.launch import mark_launch
 from whichlora.tracking.logged_models import CHAMPION, model_of_run
+from whichlora.tracking.lookup import LISTS
 from whichlora.tracking.sqlite import artifact_folder
 from whichlora.tracking.trained import adapter_files, finished_run
 
 _URI = "models:/"
+_SHOWN = 10
+"""Number of registered models that an error names."""
 
 
 def model_folder(run_id: str | None, model: str | None, scratch: Path) -> Path:
@@ -42,7 +45,8 @@ def model_folder(run_id: str | None, model: str | None, scratch: Path) -> Path:
     try:
         return Path(mlflow.artifacts.download_artifacts(artifact_uri=uri, dst_path=str(scratch)))
     except (MlflowException, OSError) as error:
-        raise OptionError("model", model, f"cannot be read ({first_line(error)})") from error
+        problem = f"cannot be read ({first_line(error)}); {_there_are(client, model)}"
+        raise OptionError("model", model, problem) from error
 
 
 def _of_run(client: MlflowClient, text: str, scratch: Path) -> Path:
@@ -71,6 +75,18 @@ def _of_logged(client: MlflowClient, run_id: str, logged: LoggedModel, scratch: 
         raise OptionError("run_id", run_id, f"its model cannot be read ({first_line(error)})") from error
 
 
+def _there_are(client: MlflowClient, name: str) -> str:
+    """Return which models are registered, or what can be used in their place, for the error about another name."""
+    try:
+        known = [found.name for found in search_all(client.search_registered_models)]
+    except MlflowException:  # the server has no Model Registry
+        known = []
+    if not known:
+        return f"none is registered: run_id takes the model of a run, and {LISTS}"
+    more = f" and {len(known) - _SHOWN} more" if len(known) > _SHOWN else ""
+    return f"registered are {', '.join(known[:_SHOWN])}{more}{did_you_mean(name, known)}"
+
+
 def _registered(client: MlflowClient, text: str) -> str:
     """Return the URI of a version of a registered model: of NAME@ALIAS, or of NAME the champion or the latest.
 
@@ -83,9 +99,8 @@ def _registered(client: MlflowClient, text: str) -> str:
     try:
         aliases: dict[str, str] = client.get_registered_model(name).aliases
     except MlflowException as error:
-        known = [found.name for found in search_all(client.search_registered_models)]
-        listed = f"; registered are {', '.join(known[:10])}{did_you_mean(name, known)}" if known else ""
-        raise OptionError("model", text, f"is neither a folder nor a registered model{listed}") from error
+        problem = f"is neither a folder nor a registered model; {_there_are(client, name)}"
+        raise OptionError("model", text, problem) from error
     if alias or CHAMPION in aliases:
         version = aliases.get(alias or CHAMPION)
         if version is None:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from typing import Any
 
 from whichlora.caller import given_path
+from whichlora.command_line import parse_boolean
 from whichlora.config.options import (
     AUTO,
     FIRST_TOKEN,
@@ -23,6 +25,7 @@ from whichlora.data.tasks.pairs import LANGUAGES
 from whichlora.data.tasks.pairs.tatoeba import short_code
 from whichlora.errors import OptionError, check_choice, is_file, parse_integer, parse_unless
 from whichlora.models.packaged import DEFAULT
+from whichlora.option_lists import parse_list
 from whichlora.probing.choices import (
     FIELDS_OF_KIND,
     PRESETS,
@@ -156,13 +159,12 @@ def _language_choices(texts: Mapping[str, str]) -> LanguageChoices:
     preset = PRESETS[check_choice("preset", texts["preset"], PRESETS)]
     given: dict[str, Any] = {
         name: parse_unless(AUTO, check_choice, name, texts[name].lower(), CHOICES[name])
-        for name in ("detector", "level", "final_norm", "positions", "unreliable", "special_tokens", "arithmetic")
+        for name in ("detector", "level", "positions", "unreliable", "special_tokens", "arithmetic")
     }
+    given["final_norm"] = parse_unless(AUTO, parse_boolean, "final_norm", texts["final_norm"])
     given["top_k"] = parse_unless(AUTO, parse_integer, "top_k", texts["top_k"], 1, 50)
     given["agreement"] = parse_unless(AUTO, parse_integer, "agreement", texts["agreement"], 0, 10**6)
     overrides = {name: value for name, value in given.items() if value is not None}
-    if "final_norm" in overrides:
-        overrides["final_norm"] = overrides["final_norm"] == "true"
     if texts["candidates"] != AUTO:
         codes = tuple(canonical(code.strip()) for code in texts["candidates"].split(","))
         overrides["candidates"] = None if codes == ("all",) else codes
@@ -181,9 +183,10 @@ def _alignment_choices(values: Mapping[str, Any]) -> AlignmentChoices:
     codes = [] if values["language"] is None else _codes(values["language"])
     if choices.pairs in ("words", TATOEBA) and (len(set(map(short_code, codes))) < len(codes) or "" in codes):
         raise OptionError("language", values["language"], "must be different codes, separated by commas")
-    if choices.pairs == "words":
-        for code in codes:
-            parse_unless(AUTO, check_choice, "language", code, LANGUAGES)
+    if choices.pairs == "words" and codes:
+        parse_list(
+            "language", values["language"], partial(parse_unless, AUTO, partial(check_choice, choices=LANGUAGES))
+        )
     return choices
 
 

@@ -84,6 +84,5 @@ class InferenceCosts:
 
 def _is_measured(plan: Plan) -> bool:
     """Return whether a run measures inference: with `auto` unless it shares its process and time with packed runs."""
-    if plan.options.latency is None:
-        return not lockstep.active()
-    return plan.options.latency == "true"
+    measured = plan.options.latency
+    return not lockstep.active() if measured is None else measured

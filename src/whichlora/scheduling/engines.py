@@ -34,8 +34,7 @@ def engine_of(name: str, workers: str) -> Engine | None:
     check_choice("engine", name, ENGINES)
     count = parse_integer("workers", workers, 1, MAX_WORKERS)
     if name == "ray":
-        if distributed.world_size() > 1:
-            raise OptionError("engine", name, "must be local under accelerate launch, whose processes train together")
+        distributed.check_one_process("engine", name, "must be local")
         if find_spec("ray") is None:
             raise OptionError("engine", name, "needs the extra `ray`: pip install 'whichlora[ray]'")
         from whichlora.scheduling.ray_cluster import RayTasks
@@ -43,8 +42,7 @@ def engine_of(name: str, workers: str) -> Engine | None:
         return RayTasks(count)
     if count == 1:
         return None
-    if distributed.world_size() > 1:
-        raise OptionError("workers", workers, "must be 1 under accelerate launch, whose processes train together")
+    distributed.check_one_process("workers", workers, "must be 1")
     return LocalProcesses(count)
 
 

@@ -10,11 +10,14 @@ from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
 from whichlora.errors import OptionError, did_you_mean
+from whichlora.option_lists import within
 from whichlora.tracking.client import search_all
 
 _LENGTH = 32
 _ID = re.compile(rf"[0-9a-f]{{4,{_LENGTH}}}")
 _SHOWN = 5
+LISTS = "`whichlora runs` lists the runs"
+"""What an error says of a run that was not found."""
 
 
 def all_experiments(client: MlflowClient) -> dict[str, str]:
@@ -33,7 +36,8 @@ def find_experiments(client: MlflowClient, text: str) -> dict[str, str]:
     unknown = [name for name in names if name not in known]
     if unknown or not names:
         near = did_you_mean(unknown[0], known) if unknown else ""
-        raise OptionError("experiment", text, f"no such experiment; existing are {', '.join(sorted(known))}{near}")
+        allowed = f"no such experiment; existing are {', '.join(sorted(known))}{near}"
+        raise within(OptionError("experiment", unknown[0] if unknown else text, allowed), "experiment", text)
     return {name: known[name] for name in names}
 
 
@@ -48,7 +52,8 @@ def find_run(client: MlflowClient, option: str, text: str, kinds: Sequence[str |
         OptionError: there is no such run, it was deleted, it is of another kind, or there are several.
     """
     if not _ID.fullmatch(text):
-        raise OptionError(option, text, "must be the id of a run or its first four or more hexadecimal digits")
+        allowed = f"must be the id of a run or its first four or more hexadecimal digits; {LISTS}"
+        raise OptionError(option, text, allowed)
     ids = list(all_experiments(client).values())
     found = client.search_runs(ids, f"attributes.run_id LIKE '{text}%'", max_results=_SHOWN + 1) if ids else []
     if len(found) == 1:
@@ -58,8 +63,8 @@ def find_run(client: MlflowClient, option: str, text: str, kinds: Sequence[str |
         return run
     if not found:
         if len(text) == _LENGTH and _was_deleted(client, text):
-            raise OptionError(option, text, "was deleted")
-        raise OptionError(option, text, "there is no such run in the tracking database; `whichlora runs` lists them")
+            raise OptionError(option, text, f"was deleted; {LISTS}")
+        raise OptionError(option, text, f"there is no such run in the tracking database; {LISTS}")
     several = ", ".join(run.info.run_id for run in found[:_SHOWN])
     more = " and more" if len(found) > _SHOWN else ""
     raise OptionError(option, text, f"several runs have ids that begin like this: {several}{more}")

@@ -86,8 +86,8 @@ def parse_pack(text: str, plans: Iterable[Plan]) -> int:
         OptionError: It is not a number from 1 to `MAX_PACK`, or one of the plans cannot take part in a joint pass.
     """
     pack = parse_integer("pack", text, 1, MAX_PACK)
-    if pack > 1 and distributed.world_size() > 1:
-        raise OptionError("pack", pack, "must be 1 under accelerate launch, whose processes train one run together")
+    if pack > 1:
+        distributed.check_one_process("pack", pack, "must be 1")
     bases = set()
     for plan in plans:
         if pack > 1 and (reason := why_not_packable(plan)):

@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,7 @@ from whichlora.errors import check_choice, parse_unless
 from whichlora.evaluation.ranking import tied_groups
 from whichlora.evaluation.translation_similarity import BLOCK, subtract, unit_norm_blocks
 from whichlora.models.hidden_states import EMBEDDING
+from whichlora.option_lists import parse_list
 from whichlora.probing.averaged_states import averages
 from whichlora.probing.bootstrap import PoissonBootstrap
 from whichlora.probing.choices import RetrievalChoices
@@ -47,9 +49,8 @@ def prepare(request: Request, probed: ProbedModel) -> PreparedProbe:
         OptionError: the data cannot be read, or has too few questions.
     """
     assert isinstance(request.choices, RetrievalChoices)
-    codes = xquad_r.LANGUAGES if request.language is None else [code.strip() for code in request.language.split(",")]
-    for code in codes:
-        parse_unless("auto", check_choice, "language", code, xquad_r.LANGUAGES)
+    parse = partial(parse_unless, "auto", partial(check_choice, choices=xquad_r.LANGUAGES))
+    codes = xquad_r.LANGUAGES if request.language is None else parse_list("language", request.language, parse)
     probe = _RetrievalProbe(request, probed, tuple(code for code in xquad_r.LANGUAGES if code in codes))
     data = probe.data
     identity = {
