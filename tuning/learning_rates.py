@@ -26,7 +26,7 @@ KEEP = ("all", "none")
 _WORKERS = {name: WORKERS[name] for name in ("engine", "workers")}
 OPTIONS = {
     "file": (AUTO, "YAML file of the sweep; auto is that of the learning rates of the arm matched."),
-    "dry_run": ("false", "Print the number of trainings and their time, and stop: true or false."),
+    "dry_run": ("false", "Only print how many trainings are missing, and the tables of the others: true or false."),
     "keep_adapters": ("all", "Trainings of which the adapters are kept: all or none."),
     **_WORKERS,
 }

@@ -188,6 +188,8 @@ def test_a_killed_sweep_is_resumed_and_scores_no_test_items(
         time.sleep(0.1)
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
+    assert main(["--file", "sweep.yaml", "--dry_run", "true"]) == 0
+    assert capsys.readouterr().out.count("| lora | 1e-3 |") == 2  # its score, and what shows a collapse
     assert main(["--file", "sweep.yaml", "--workers", "2"]) == 0
     after = finished()
     assert len(after) == 2 * (2 + 1 + 2)

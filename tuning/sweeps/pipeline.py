@@ -41,7 +41,7 @@ def run_sweep(
         sweep: the content of its file.
         variants: those of the methods to run and to print.
         engine: runs the workers; None runs everything in this process.
-        dry_run: whether to print the number of trainings only.
+        dry_run: whether to run nothing: only the number of trainings and the tables of the finished ones are printed.
         keep: whether to log the adapters.
         arguments: the arguments of the command, for the workers.
 
@@ -63,6 +63,8 @@ def run_sweep(
     if not is_worker():
         print(progress.text(survey, workers=engine.workers if engine else 1), file=sys.stderr, flush=True)
     if dry_run or tracker is None:
+        if survey.results:
+            print(tables(progress, survey))
         return 0
     if survey.missing:
         if engine is not None:
