@@ -75,7 +75,7 @@ def test_bad_options(given: tuple[str, ...], error: str, capsys: pytest.CaptureF
     [
         ({"seconds": 1800, "budget": 3600}, "tune=1: 60 min for 2 methods leave nothing of the budget of 60 min"),
         ({"variant": "lora"}, "variant=lora: must be two or more methods; there is LoRA alone"),
-        ({"variant": "lora,none"}, "variant=none: "),
+        ({"variant": "lora,none"}, "variant=lora,none: has none; "),
         ({"train_size": 40}, "rungs=2: must be at most 1 with 40 training items"),
         ({"trials": 3}, "trials=3: must be at least 4 with rungs=2"),
         ({"space": "absent.yaml"}, "space="),

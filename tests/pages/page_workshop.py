@@ -127,8 +127,9 @@ class Workshop:
             Path("theirs.csv").write_text(tables[0], encoding="utf-8")
             others = re.sub("^dora,", "pissa,", re.sub("^lora,", "vera,", tables[0], flags=re.M), flags=re.M)
             Path("others.csv").write_text(others, encoding="utf-8")
-        Path("docs/pocket-study").mkdir(parents=True)
-        shutil.copy(ROOT / "docs" / "pocket-study" / "tracking.tar.xz", "docs/pocket-study")
+        for archive in ROOT.glob("docs/*/tracking.tar.xz"):
+            (Path("docs") / archive.parent.name).mkdir(parents=True)
+            shutil.copy(archive, Path("docs") / archive.parent.name)
         return self._write_yaml(page)
 
     def _write_yaml(self, page: Sequence[Block]) -> None:

@@ -271,15 +271,8 @@ def test_a_bad_table_is_refused_before_the_model_is_loaded(
         ({"run_id": "pairs"}, "has no model that predicts texts: its task is one of word pairs"),
         ({"run_id": "trial"}, "has no adapter among its artifacts: the study did not keep it"),
         ({"model": "empty"}, "has no whichlora.json"),
-        (
-            {"model": "nobody"},
-            "model=nobody: is neither a folder nor a registered model; none is registered: ",
-        ),
+        ({"model": "nobody"}, "model=nobody: is neither a folder nor a registered model; "),
         ({"model": "models:/nobody/1"}, "model=models:/nobody/1: cannot be read ("),
-        (
-            {"model": "models:/nobody/1"},
-            "none is registered: run_id takes the model of a run, and `whichlora runs` lists",
-        ),
         ({"model": "models:/"}, "cannot be read ("),
     ],
 )
@@ -318,6 +311,22 @@ def test_a_trial_with_what_predictions_need_predicts(tracked: Path, here: Path, 
     client.set_terminated(trial_id)
     assert call(run_id=trial_id, input=tracked / "items.jsonl", output="out.jsonl") == 0
     assert_logged(pd.read_json("out.jsonl", lines=True), tracked)
+
+
+@pytest.mark.parametrize("model", ["nobody", "models:/nobody/1"])
+def test_the_error_about_a_model_says_what_there_is(
+    model: str, store: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("in.jsonl").touch()
+    for names, error in (
+        ([], "none is registered: run_id takes the model of a run, and `whichlora runs` lists the runs"),
+        (["nobodies"], "registered are nobodies"),
+        ([f"model-{n:02}" for n in range(12)], "model-08 and 3 more"),
+    ):
+        for name in names:
+            connect().create_registered_model(name)
+        assert call(model=model, input="in.jsonl") == 2
+        assert error in capsys.readouterr().err
 
 
 def test_an_alias_that_is_not_there_is_named(tracked: Path, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
