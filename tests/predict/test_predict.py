@@ -321,7 +321,7 @@ def test_the_error_about_a_model_says_what_there_is(
     for names, error in (
         ([], "none is registered: run_id takes the model of a run, and `whichlora runs` lists the runs"),
         (["nobodies"], "registered are nobodies"),
-        ([f"model-{n:02}" for n in range(12)], "model-08 and 3 more"),
+        ([f"model-{n:02}" for n in range(12)], "model-09 and 3 more"),
     ):
         for name in names:
             connect().create_registered_model(name)
