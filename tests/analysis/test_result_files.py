@@ -203,7 +203,7 @@ def test_a_file_that_cannot_be_used_ends_the_command(
     [
         ([], "experiment=none: give an experiment, or results, or both"),
         (["--results", "no.csv"], "results=no.csv: must be a CSV file"),
-        (["--results", "theirs.csv,"], "results=: must be a CSV file"),
+        (["--results", "theirs.csv,"], "results=theirs.csv,: has an empty value; must be a CSV file"),
         (["--results", "empty"], "results=empty: is a folder; give a CSV file with the columns samples,variant"),
         (["--results", "binary.csv"], "results=binary.csv: must be a CSV file in UTF-8"),
         (["--results", "theirs.csv", "--experiment", "e"], "experiment=e: there is no tracking database"),

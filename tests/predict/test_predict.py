@@ -313,22 +313,6 @@ def test_a_trial_with_what_predictions_need_predicts(tracked: Path, here: Path, 
     assert_logged(pd.read_json("out.jsonl", lines=True), tracked)
 
 
-@pytest.mark.parametrize("model", ["nobody", "models:/nobody/1"])
-def test_the_error_about_a_model_says_what_there_is(
-    model: str, store: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    Path("in.jsonl").touch()
-    for names, error in (
-        ([], "none is registered: run_id takes the model of a run, and `whichlora runs` lists the runs"),
-        (["nobodies"], "registered are nobodies"),
-        ([f"model-{n:02}" for n in range(12)], "model-09 and 3 more"),
-    ):
-        for name in names:
-            connect().create_registered_model(name)
-        assert call(model=model, input="in.jsonl") == 2
-        assert error in capsys.readouterr().err
-
-
 def test_an_alias_that_is_not_there_is_named(tracked: Path, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     connect().create_registered_model("bare")
     for model, error in (

@@ -186,7 +186,7 @@ def test_pairs_of_a_file_give_the_same_numbers(store: Path, tiny_model: str) -> 
         ({"pairs": "tatoeba", "data_dir": "laser", "language": "tr,"}, "language=tr,: must be different codes"),
         ({"pairs": "tatoeba", "data_dir": "laser", "task": "xnli"}, "task=xnli: has no effect"),
         ({"pairs": "words", "data_dir": "laser"}, "data_dir=laser: has no effect"),
-        ({"pairs": "words", "language": "sw,xx"}, "language=xx: allowed are"),
+        ({"pairs": "words", "language": "sw,xx"}, "language=sw,xx: has xx; allowed are"),
     ],
 )
 def test_a_refusal_is_one_line_and_leaves_no_run(
