@@ -16,6 +16,7 @@ from invented import in_another_folder
 from mlflow.tracking import MlflowClient
 from moods import answer, start
 from optuna.trial import FrozenTrial, TrialState
+from processes import end_all
 
 from whichlora.scheduling.storage import storage_url
 
@@ -69,10 +70,7 @@ def test_a_process_killed_in_the_middle_of_a_run_leaves_the_answer_of_an_uninter
         victim.wait()
         assert survivor.wait(900) == 0, log.read_text()[-3000:]
     finally:
-        for process in processes:
-            if process.poll() is None:
-                os.killpg(process.pid, signal.SIGKILL)
-                process.wait()
+        end_all(processes)
     assert answer() == whole
 
     done = Counter(trial.user_attrs["cell"] for trial in trials() if trial.state is COMPLETE)

@@ -12,6 +12,7 @@ from collections.abc import Callable
 
 import psutil
 import pytest
+from processes import heed_interrupts
 
 HEAD = """
 import os, signal, subprocess, sys, time
@@ -51,6 +52,7 @@ exit_with(main)
 
 def start(body: str, *arguments: str, head: str = HEAD, **options: object) -> subprocess.Popen[str]:
     command = [sys.executable, "-c", head + body, *arguments]
+    options = {"preexec_fn": heed_interrupts, **options}
     child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options)  # type: ignore[call-overload]
     assert child.stdout.readline() == "ready\n"
     return child

@@ -20,6 +20,7 @@ import pytest
 import yaml
 from launching import PROJECT
 from optuna.trial import TrialState
+from processes import end_all, heed_interrupts
 from runs import plan_of, run_of
 
 from whichlora.testing.runs import predictions_of
@@ -33,10 +34,7 @@ STARTED: list[subprocess.Popen[bytes]] = []
 @pytest.fixture(autouse=True)
 def nothing_is_left() -> Iterator[None]:
     yield
-    for process in STARTED:
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
+    end_all(STARTED)
     STARTED.clear()
 
 
@@ -51,7 +49,7 @@ def start(folder: Path, *command: str, **variables: str) -> subprocess.Popen[byt
             stdout=log,
             stderr=log,
             start_new_session=True,
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # ignored in the background of a shell
+            preexec_fn=heed_interrupts,
         )
     STARTED.append(process)
     return process

@@ -21,6 +21,7 @@ import pytest
 from mlflow.tracking import MlflowClient
 from optuna.storages import RetryHeartbeatStaleTrialCallback
 from optuna.trial import FrozenTrial, TrialState
+from processes import end_all
 
 from tuning.study_status import PREFIX, connect, names
 
@@ -38,10 +39,7 @@ def workers(database: object, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]
     monkeypatch.setenv("WHICHLORA_GRACE_SECONDS", str(GRACE))
     monkeypatch.setenv("WHICHLORA_CHECKPOINT_SECONDS", "0")
     yield
-    for worker in STARTED:
-        if worker.poll() is None:
-            os.killpg(worker.pid, signal.SIGKILL)
-            worker.wait()
+    end_all(STARTED)
     STARTED.clear()
 
 
